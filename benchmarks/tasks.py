@@ -1,0 +1,27 @@
+"""The functions that the peers' workers run.
+
+They stand in a module of their own that imports next to nothing, because every worker of every peer imports
+it, and they are plain module-level functions, so that every peer can pickle them by name.
+"""
+
+import os
+import time
+
+
+def nothing() -> None:
+    """Cost nothing: what is left is the price of the queue."""
+
+
+def nothing_with(_item: int) -> None:
+    """Cost nothing, for `map`, which needs a function of one item."""
+
+
+def sleep_for(seconds: float) -> None:
+    """Occupy a worker without using a core, so that scheduling shows even on a machine with few cores."""
+    time.sleep(seconds)
+
+
+def pid_after(seconds: float) -> int:
+    """Say which process ran this, late enough that a second worker gets its turn."""
+    time.sleep(seconds)
+    return os.getpid()

@@ -1,0 +1,86 @@
+"""taskmesh: a distributed task queue on ZeroMQ. Decorate functions, launch workers, submit.
+
+    from taskmesh import Mesh, task
+
+    @task
+    def square(x: int) -> int:
+        return x * x
+
+    with Mesh() as mesh:
+        print(sum(mesh.map(square, range(1_000_000))))
+
+Everything public is here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from .errors import (
+    AddressError,
+    HubUnreachable,
+    InitializerFailed,
+    MeshClosed,
+    MeshStartError,
+    ModuleMissing,
+    NestedMeshError,
+    PayloadError,
+    RegistrationRefused,
+    RemoteError,
+    TaskError,
+    TaskmeshError,
+    WorkerLost,
+)
+from .task import Task, TaskInfo, current_task, task
+
+if TYPE_CHECKING:
+    from .futures import Future, as_completed, gather, wait
+    from .mesh import Mesh, current_mesh
+
+__version__ = "0.1.0"
+
+# Loaded when first used: a runner imports this package for `task`, and must not pay for sockets.
+_LAZY = {
+    "Future": "futures", "as_completed": "futures", "gather": "futures", "wait": "futures",
+    "Mesh": "mesh", "current_mesh": "mesh",
+}  # fmt: skip
+
+__all__ = [
+    "AddressError",
+    "Future",
+    "HubUnreachable",
+    "InitializerFailed",
+    "Mesh",
+    "MeshClosed",
+    "MeshStartError",
+    "ModuleMissing",
+    "NestedMeshError",
+    "PayloadError",
+    "RegistrationRefused",
+    "RemoteError",
+    "Task",
+    "TaskError",
+    "TaskInfo",
+    "TaskmeshError",
+    "WorkerLost",
+    "__version__",
+    "as_completed",
+    "current_mesh",
+    "current_task",
+    "gather",
+    "task",
+    "wait",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'taskmesh' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

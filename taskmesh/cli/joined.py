@@ -1,0 +1,68 @@
+"""The process of a private mesh: hub and daemon in one loop, started by `taskmesh.launch`.
+
+The nursery starts first, before sockets are even imported, so that both load at the same time. The process ends when
+its life-line does: with the client, however that ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import sys
+from typing import Any
+
+from taskmesh_worker.forking import NurseryProcess
+
+
+def main() -> None:
+    """Run until the client is gone. Configuration is one JSON argument."""
+    config = json.loads(sys.argv[1])
+    host = platform.node() or "localhost"
+    nursery = NurseryProcess(host, config["sys_path"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's
+    lock = open(os.path.join(config["directory"], "lock"), "w")  # noqa: SIM115  (held until the end)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    code = 1
+    try:
+        _serve(config, nursery)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        shutil.rmtree(config["directory"], ignore_errors=True) if code == 0 else None
+        os._exit(code)
+
+
+def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:
+    from taskmesh.hub import Hub, HubConfig
+    from taskmesh.transport.endpoints import Address
+    from taskmesh.transport.loop import Loop
+    from taskmesh.transport.sockets import new_context
+    from taskmesh_worker.daemon import Daemon, DaemonConfig
+
+    logging.basicConfig(level=logging.WARNING, format="taskmesh: %(message)s")
+    context, loop = new_context(), Loop()
+    address = Address("ipc", config["directory"], 0)
+    hub = Hub(HubConfig(address, lanes=None, inproc=True), context, loop)
+    worker = DaemonConfig(hub.inproc_control, config["workers"], "private", config["sys_path"])
+    daemon = Daemon(worker, context, loop, nursery)
+
+    def stop() -> None:
+        loop.stopping = True
+
+    loop.watch(config["life"], stop)
+    with contextlib.suppress(OSError, AttributeError):  # the pipe alone does where there is no pidfd
+        loop.watch(os.pidfd_open(config["parent"]), stop)
+    if os.getppid() != config["parent"]:
+        stop()
+    os.write(config["ready"], b"r")
+    os.close(config["ready"])
+    loop.run()
+    hub.close("the mesh was shut down")
+    daemon.close()

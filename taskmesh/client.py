@@ -1,0 +1,528 @@
+"""The client's shell: one session at one hub, its lock and its receive thread.
+
+Callers add calls and send under the lock; only the receive thread reads sockets, settles futures and runs callbacks.
+(A caller that read them itself was wedged by Ctrl-C in five of five runs.) The receive thread is a daemon thread: an
+interpreter that exits waits for pending work through `atexit`, in `mesh`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Protocol
+
+import msgpack
+
+from . import __version__
+from .core import messages as m
+from .core.ranges import covers
+from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, ClientSpec, SentChunk, Session
+from .errors import HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError, WorkerLost
+from .futures import Future, settle_cancelled, settle_error, settle_values
+from .transport.loop import Loop
+from .transport.membership import Membership
+from .transport.sockets import new_context
+from .wire.payload import load_each, load_error, loads, unpickling_error
+
+log = logging.getLogger("taskmesh")
+
+CANCEL_WAIT_S = 1.0
+GOODBYE_S = 1.0
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+Spec = ClientSpec[Future[Any]]
+
+
+class MapOwner(Protocol):
+    """Takes the outcomes of a map's chunks."""
+
+    def deliver(self, first: int, outcome: m.Outcome) -> None:
+        """An outcome of the chunk that begins at task `first`."""
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no more outcomes."""
+
+
+class Keeper(Protocol):
+    """Whoever runs the hub, if that is us."""
+
+    def revive(self) -> None:
+        """The hub does not answer: start it again if it died."""
+
+
+class Place:
+    """Where the futures of one spec are: see `futures.Place`."""
+
+    __slots__ = ("_client", "spec")
+
+    def __init__(self, client: Client, spec: Spec) -> None:
+        self._client = client
+        self.spec = spec
+
+    @property
+    def session(self) -> int:
+        """The session's id."""
+        return self._client.instance
+
+    @property
+    def number(self) -> int:
+        """The spec's number."""
+        return self.spec.number
+
+    @property
+    def name(self) -> str:
+        """What the tasks are called."""
+        return self.spec.name
+
+    def flush(self) -> None:
+        """Send what is still being gathered of this function."""
+        self._client.flush(self.spec)
+
+    def cancel(self, future: Future[Any]) -> bool:
+        """Cancel one task if it certainly has not started."""
+        return self._client.cancel(self.spec, future)
+
+
+class Client:
+    """A session at the hub whose control endpoint is `control`.
+
+    Parameters
+    ----------
+    control
+        The hub's control endpoint.
+    name
+        What the session is called in the hub's status.
+    keeper
+        Set for a private mesh: revives the hub.
+    lost_after
+        Seconds without a hub after which pending tasks fail; None: never (a private hub is revived).
+    """
+
+    def __init__(
+        self, control: str, name: str, keeper: Keeper | None = None, lost_after: float | None = 60.0
+    ) -> None:
+        self.instance = secrets.randbits(64)
+        self.control = control
+        self.session: Session[Future[Any]] = Session()
+        self.lock = threading.RLock()
+        self.error: TaskmeshError | None = None  # why this session cannot go on
+        self._keeper = keeper
+        self._lost_after = lost_after
+        self._lost_since: float | None = None
+        self._context = new_context()
+        self._loop = Loop()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._loop.watch(self._wake_read, self._drain_wakes)
+        self._armed = False
+        self._sent_at = 0.0
+        self._welcomed = threading.Event()
+        self._gone = threading.Event()  # the hub said goodbye to our Close
+        self._settled = threading.Event()
+        self._closing = False
+        self._answers: dict[tuple[int, int], threading.Event] = {}
+        self._retired: deque[Spec] = deque()
+        register = m.Register(
+            "client", self.instance, 0, 0, 0, 0, name, os.uname().nodename, os.getpid(), 0, __version__, PYTHON
+        )
+        self.membership = Membership(self._context, self._loop, control, register, self, self.lock)
+        self._loop.add_part(self)
+        self._thread = threading.Thread(target=self._run, name="taskmesh-receive", daemon=True)
+
+    def start(self, timeout: float) -> None:
+        """Join the hub.
+
+        Raises
+        ------
+        HubUnreachable
+            It did not answer within `timeout` seconds.
+        RegistrationRefused
+            It does not want us; the message says why.
+        """
+        self._thread.start()
+        answered = self._welcomed.wait(timeout)
+        if self.error is not None:
+            raise self.error
+        if not answered:
+            raise HubUnreachable(f"no hub answered at {self.control} within {timeout:g} s")
+
+    # ---- callers --------------------------------------------------------------------------------------------
+
+    def define(
+        self, name: str, body: bytes, digest: bytes, init: tuple[bytes, bytes] | None, priority: int
+    ) -> Place:
+        """Make a function known to the hub."""
+        with self.lock:
+            self._require_open()
+            spec, messages = self.session.define(name, body, digest, init, priority)
+            self._send(messages)
+        return Place(self, spec)
+
+    def retire(self, place: Place) -> None:
+        """The function of `place` is gone. May be called at any time and from anywhere, as finalizers are."""
+        self._retired.append(place.spec)
+
+    def submit(self, place: Place, leaf: bytes) -> Future[Any]:
+        """One more call; sends when the time has come (see `core.session`)."""
+        spec = place.spec
+        with self.lock:
+            if self.error is not None or self._closing:
+                self._require_open()
+            chunk = spec.open
+            if chunk is None or chunk.frozen:
+                if chunk is not None:
+                    self._seal(spec)
+                chunk = self.session.open_chunk(spec)
+            calls = chunk.calls
+            future: Future[Any] = Future(place, chunk, len(calls))
+            calls.append((leaf, future))
+            chunk.size += len(leaf)
+            if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
+                self._seal(spec)
+            elif len(calls) == 1:
+                if monotonic() - self._sent_at >= LINGER_S:
+                    self._seal(spec)
+                elif not self._armed:
+                    self._armed = True
+                    self.wake()
+        return future
+
+    def submit_items(
+        self, place: Place, leaves: list[bytes], items: list[int], grain: int, owner: MapOwner
+    ) -> tuple[int, int]:
+        """A chunk of map leaves; returns number of its first task, and how many."""
+        with self.lock:
+            self._require_open()
+            self._seal(place.spec)
+            submit = self.session.add_items(place.spec, leaves, items, grain, owner)
+            self._send([submit])
+            return submit.chunk.first, submit.chunk.count
+
+    def flush(self, spec: Spec) -> None:
+        """Send what is still being gathered of one function."""
+        if spec.open is not None:
+            with self.lock:
+                self._seal(spec)
+
+    def flush_all(self) -> None:
+        """Send everything that is still being gathered."""
+        with self.lock:
+            for spec in list(self.session.filling):
+                self._seal(spec)
+
+    def _require_open(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self._closing:
+            raise MeshClosed("cannot submit: this mesh has been shut down")
+
+    def _seal(self, spec: Spec) -> None:
+        submit = self.session.seal(spec)
+        if submit is not None:
+            self._send([submit])
+            self.session.sealed(spec)
+
+    def _send(self, messages: Sequence[m.LinkMessage]) -> None:
+        stream = self.membership.stream
+        if stream is None:
+            raise HubUnreachable(f"not joined to {self.control}")
+        for message in messages:
+            stream.send(message)
+        self._sent_at = monotonic()
+        self.membership.pump(self._loop.now())
+
+    def wake(self) -> None:
+        """Make the receive thread look at the time again."""
+        try:
+            os.write(self._wake_write, b"w")
+        except (BlockingIOError, OSError):
+            return  # it is awake already, or closed
+
+    # ---- cancelling -----------------------------------------------------------------------------------------
+
+    def cancel(self, spec: Spec, future: Future[Any]) -> bool:
+        """See `Future.cancel`. Waits up to a second for the hub's word."""
+        key = (spec.number, future.number)
+        answer = threading.Event()
+        with self.lock:
+            self._seal(spec)
+            if self.error is not None:
+                return False
+            self._answers[key] = answer
+            offset = future._index
+            self._send([m.Cancel(spec.number, future._chunk.first, offset, offset + 1)])
+        if threading.current_thread() is not self._thread:
+            answer.wait(CANCEL_WAIT_S)
+        with self.lock:
+            self._answers.pop(key, None)
+        return future.cancelled()
+
+    def cancel_owner(self, owner: MapOwner) -> None:
+        """Cancel what has not started of a map; does not wait."""
+        self._cancel_where(lambda sent: sent.owner is owner)
+
+    def cancel_all(self) -> None:
+        """Cancel everything that has not started; does not wait."""
+        self.flush_all()
+        self._cancel_where(lambda sent: True)
+
+    def _cancel_where(self, chosen: Callable[[SentChunk[Future[Any]]], bool]) -> None:
+        with self.lock:
+            if self.error is not None:
+                return
+            self._send(
+                [
+                    m.Cancel(spec.number, first, lo, hi)
+                    for spec in self.session.specs.values()
+                    for first, sent in spec.sent.items()
+                    if chosen(sent)
+                    for lo, hi in sent.left
+                ]
+            )
+
+    # ---- the receive thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        except BaseException as error:  # a bug of ours: nobody may wait for ever because of it
+            log.exception("the receive thread failed")
+            self._fail(TaskmeshError(f"a bug in taskmesh: its receive thread failed: {error!r}"))
+        finally:
+            self.membership.close(linger_ms=200)
+            self._context.destroy(linger=200)
+
+    def _drain_wakes(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+
+    def on_welcome(self, welcome: m.Registered) -> None:
+        """Joined. To a hub that does not know us, everything unsettled is offered again."""
+        self._lost_since = None
+        if not welcome.resume and self._welcomed.is_set():
+            log.warning("the hub at %s has no memory of this session; offering its tasks again", self.control)
+            with self.lock:
+                self._send(self.session.offer_again())
+        self._welcomed.set()
+
+    def on_refused(self, why: str) -> None:
+        """The hub does not want us: nothing of this session can end any more."""
+        self._fail(RegistrationRefused(f"the hub at {self.control} refused this client: {why}"))
+        self._welcomed.set()
+
+    def on_lost(self) -> None:
+        """The hub does not answer."""
+        if self._lost_since is None:
+            self._lost_since = self._loop.now()
+            if self._welcomed.is_set() and self._keeper is None:
+                log.warning("no answer from the hub at %s; trying again", self.control)
+
+    def on_message(self, message: m.LinkMessage) -> None:
+        """Outcomes, cancellations, or goodbye."""
+        if isinstance(message, m.Results):
+            for outcome in message.outcomes:
+                self._on_outcome(outcome)
+            if self._closing:
+                self._note_settled()
+        elif isinstance(message, m.Cancelled):
+            self._on_cancelled(message)
+        elif isinstance(message, m.Goodbye):
+            self._gone.set()
+            if not self._closing:
+                self._fail(HubUnreachable(f"the hub at {self.control} has gone: {message.why}"))
+
+    def _note_settled(self) -> None:
+        with self.lock:
+            if not self.session.unsettled:
+                self._settled.set()
+
+    def _on_outcome(self, outcome: m.Outcome) -> None:
+        with self.lock:
+            delivery = self.session.outcome(outcome)
+        if delivery is None:
+            return
+        sent, spec = delivery.chunk, delivery.spec
+        if sent.owner is not None:
+            owner: MapOwner = sent.owner  # type: ignore[assignment]
+            owner.deliver(outcome.first, outcome)
+        else:
+            _settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
+        self._wake_cancellers(spec, outcome.first, [(outcome.lo, outcome.hi)])
+        if spec.retired and not spec.sent:
+            self._retired.append(spec)
+
+    def _on_cancelled(self, message: m.Cancelled) -> None:
+        with self.lock:
+            delivery = self.session.cancelled(message)
+        if delivery is None:
+            return
+        for lo, hi in delivery.cancelled:
+            for future in delivery.chunk.waiters[lo:hi]:
+                settle_cancelled(future)
+        self._wake_cancellers(delivery.spec, message.first, [*delivery.cancelled, *message.kept])
+        if self._closing:
+            self._note_settled()
+        if delivery.spec.retired and not delivery.spec.sent:
+            self._retired.append(delivery.spec)
+
+    def _wake_cancellers(self, spec: Spec, first: int, ranges: list[tuple[int, int]]) -> None:
+        for key, answer in list(self._answers.items()):
+            if key[0] == spec.number and covers(ranges, key[1] - first):
+                answer.set()
+
+    # ---- time -----------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        """Send what was gathered for a millisecond, and keep the registration alive."""
+        with self.lock:
+            if self.session.filling and self.error is None and self.membership.stream is not None:
+                for spec in list(self.session.filling):
+                    self._seal(spec)
+            self._armed = False
+            self.membership.on_time(now)
+            while self._retired and self.membership.stream is not None:
+                self._send(self.session.retire(self._retired.popleft()))
+            self.membership.pump(now)
+        if not self.membership.registered:
+            self._when_lost(now)
+
+    def _when_lost(self, now: float) -> None:
+        if self._keeper is not None:
+            try:
+                self._keeper.revive()
+            except TaskmeshError as error:
+                self._fail(error)
+        elif (
+            self._lost_since is not None
+            and self._lost_after is not None
+            and self._welcomed.is_set()
+            and now - self._lost_since > self._lost_after
+            and self.error is None
+        ):
+            self._fail(
+                HubUnreachable(f"no answer from the hub at {self.control} for {self._lost_after:g} s: given up")
+            )
+
+    def next_deadline(self) -> float:
+        """When `on_time` is due if nothing arrives."""
+        deadline = self.membership.next_deadline()
+        if self._armed or self.session.filling:
+            deadline = min(deadline, self._loop.now() + LINGER_S)
+        if self._keeper is not None and not self.membership.registered:
+            deadline = min(deadline, self._loop.now() + 0.1)
+        return deadline
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    def _fail(self, error: TaskmeshError) -> None:
+        """This session cannot go on: everything pending fails with `error`."""
+        with self.lock:
+            if self.error is not None:
+                return
+            self.error = error
+            waiting: list[Future[Any]] = []
+            owners: set[Any] = set()
+            for spec in self.session.specs.values():
+                for sent in spec.sent.values():
+                    waiting += sent.waiters
+                    owners.add(sent.owner)
+                if spec.open is not None:
+                    waiting += [future for _, future in spec.open.calls]
+                spec.sent.clear()
+                self.session.sealed(spec)
+        for owner in owners - {None}:
+            owner.fail(error)
+        for future in waiting:
+            settle_error(future, error)
+        self._settled.set()
+        self._gone.set()
+
+    def wait_settled(self) -> None:
+        """Take no more calls, and wait until everything has ended."""
+        with self.lock:
+            self._closing = True
+        if self.error is None:
+            self.flush_all()
+            self._note_settled()
+            self._settled.wait()
+
+    def close(self) -> None:
+        """End the session: what has not ended is cancelled."""
+        with self.lock:
+            self._closing = True
+            if self.error is None and self.membership.stream is not None and self.membership.registered:
+                self._send([m.Close()])
+            else:
+                self._gone.set()
+        if threading.current_thread() is not self._thread:
+            self._gone.wait(GOODBYE_S)
+        self._fail(MeshClosed("the mesh was shut down before this task ended"))
+        self._loop.stopping = True
+        self.wake()
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def abandon(self) -> None:
+        """In a fork: forget everything without a word, for the parent still uses it."""
+        self.error = MeshClosed("this mesh belongs to the process that forked this one")
+        for fd in (self._wake_read, self._wake_write):
+            os.close(fd)
+
+
+def _settle(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:
+    """Open an outcome and settle the futures that it speaks of."""
+    form = outcome.form
+    if form == m.Form.LIST:
+        try:
+            values = loads(outcome.blob)
+        except BaseException as error:
+            for future in futures:
+                settle_error(future, _unreadable(error, name))
+            return
+        settle_values(futures, values)
+    elif form == m.Form.EACH:
+        for future, pickled in zip(futures, load_each(outcome.blob), strict=True):
+            try:
+                value = loads(pickled)
+            except BaseException as error:
+                settle_error(future, _unreadable(error, name))
+            else:
+                settle_values((future,), (value,))
+    else:
+        settle_error(futures[0], open_failure(outcome, name, futures[0].id))
+
+
+def _unreadable(error: BaseException, name: str) -> PayloadError:
+    failure = unpickling_error(error, f"the result of {name}", f"this machine ({os.uname().nodename})")
+    failure.__cause__ = error
+    return failure
+
+
+def open_failure(outcome: m.Outcome, name: str, task: str) -> BaseException:
+    """The exception in an outcome of form ERROR or LOST."""
+    if outcome.form == m.Form.ERROR:
+        try:
+            return load_error(outcome.blob)
+        except Exception as error:  # a peer's bytes
+            return _unreadable(error, name)
+    try:
+        report = msgpack.unpackb(outcome.blob)
+        death = f"killed by {report['signal']}" if report["signal"] else f"exited with code {report['exitcode']}"
+        where = f"runner {report['pid']} on {report['host']}"
+    except Exception:  # a peer's bytes
+        death, where = "died", "its runner"
+    return WorkerLost(
+        f"task {task} of {name}: {where} {death} while running it; three runners died over this task, so it is "
+        f"not tried again"
+    )
+
+
+__all__ = ["Client", "MapOwner", "Place", "open_failure"]

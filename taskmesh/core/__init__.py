@@ -1,0 +1,1 @@
+"""The pure core: state machines that decide everything, do no I/O and read no clock."""

@@ -1,0 +1,83 @@
+"""What the scheduler wants done, in order, by the hub's shell; and the events that are not messages."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .messages import LinkMessage, Register
+
+
+class Received(NamedTuple):
+    """A link message of a live registration, in order and once."""
+
+    instance: int
+    message: LinkMessage
+
+
+class Joined(NamedTuple):
+    """A registration request. The answer is `Admit`, `Refuse` or `Again`."""
+
+    request: Register
+
+
+class LaneDown(NamedTuple):
+    """The lane of a registration lost its peer."""
+
+    instance: int
+    epoch: int
+
+
+class Tick(NamedTuple):
+    """Everything that could be read has been read: dispatch, and act on time."""
+
+
+class Drain(NamedTuple):
+    """Take no new sessions and no new tasks; finish what is there."""
+
+
+Event = Received | Joined | LaneDown | Tick | Drain
+
+
+class Send(NamedTuple):
+    """Put a message on a peer's link."""
+
+    instance: int
+    message: LinkMessage
+
+
+class Admit(NamedTuple):
+    """Open a lane for this registration and welcome the peer; `resume`: its link goes on."""
+
+    instance: int
+    epoch: int
+    role: str
+    resume: bool
+
+
+class Again(NamedTuple):
+    """The same registration was asked for again: repeat the reply."""
+
+    instance: int
+
+
+class Refuse(NamedTuple):
+    """Turn a peer away."""
+
+    why: str
+
+
+class Dismiss(NamedTuple):
+    """The peer is gone, or told to go: close its lane once its link is empty, or at once when it is dead."""
+
+    instance: int
+    dead: bool
+
+
+class Note(NamedTuple):
+    """Something that the log should say."""
+
+    level: int
+    text: str
+
+
+Action = Send | Admit | Again | Refuse | Dismiss | Note

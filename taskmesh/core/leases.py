@@ -1,0 +1,167 @@
+"""What the hub knows of one chunk, and of the leases on it.
+
+For each chunk two disjoint sets of ranges say what is `ready` and what is `leased`; together they are what has not
+ended. Pieces in the ready queue and ranges in leases may be out of date (a late success ended them): they are
+intersected with these sets before they are used. That makes every order of events safe.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import LocalProtocolError
+from .chunk import Chunk
+from .credit import Pace
+from .lifecycle import State, Step, next_state
+from .ranges import Ranges, add, count, overlap, subtract
+
+
+@dataclass(slots=True)
+class SpecState:
+    """A function of one session. `retired`: the client will not submit more of it."""
+
+    session: int
+    number: int
+    name: str
+    digest: bytes
+    init: bytes
+    priority: int
+    pace: Pace = field(default_factory=Pace)
+    chunks: dict[int, ChunkState] = field(default_factory=dict)
+    retired: bool = False
+
+
+class Piece(NamedTuple):
+    """A range of a chunk in the ready queue. `solo`: run it one task at a time, one of these killed a runner."""
+
+    chunk: ChunkState
+    lo: int
+    hi: int
+    attempt: int
+    solo: bool
+
+
+@dataclass(slots=True, eq=False)
+class ChunkState:
+    """A chunk that has not ended."""
+
+    spec: SpecState
+    chunk: Chunk
+    ready: Ranges
+    leased: Ranges = field(default_factory=list)
+    cancelling: Ranges = field(default_factory=list)
+    strikes: Counter[int] = field(default_factory=Counter)
+
+    def move(self, ranges: Ranges, step: Step) -> Ranges:
+        """Apply `step` to those of `ranges` that it can still apply to.
+
+        A dispatch applies to what is ready, a return or failure to what is leased, a success to either.
+
+        Returns
+        -------
+        Ranges
+            What has moved.
+        """
+        moved: Ranges = []
+        for state in _APPLIES[step]:
+            held = self.ready if state is State.READY else self.leased
+            target = next_state(state, step)
+            fresh: Ranges = []
+            for lo, hi in ranges:
+                fresh += overlap(held, lo, hi)
+                held = subtract(held, lo, hi)
+            if state is State.READY:
+                self.ready = held
+            else:
+                self.leased = held
+            self._enter(target, fresh)
+            moved += fresh
+        return moved
+
+    def _enter(self, target: State, ranges: Ranges) -> None:
+        for lo, hi in ranges:
+            if target is State.LEASED:
+                self.leased = add(self.leased, lo, hi)
+            elif target is State.READY:
+                self.ready = add(self.ready, lo, hi)
+            elif self.cancelling:
+                self.cancelling = subtract(self.cancelling, lo, hi)
+
+    @property
+    def ended(self) -> bool:
+        """Whether every task of the chunk has ended."""
+        return not self.ready and not self.leased
+
+    def check(self) -> None:
+        """Cross-check the sets.
+
+        Raises
+        ------
+        LocalProtocolError
+            They overlap, or reach outside the chunk.
+        """
+        for lo, hi in self.ready:
+            if overlap(self.leased, lo, hi):
+                raise LocalProtocolError(f"chunk {self.chunk.first}: {lo}..{hi} is both ready and leased")
+        for lo, hi in (*self.ready, *self.leased, *self.cancelling):
+            if not 0 <= lo < hi <= self.chunk.count:
+                raise LocalProtocolError(f"chunk {self.chunk.first}: {lo}..{hi} is outside it")
+
+
+_APPLIES: dict[Step, tuple[State, ...]] = {
+    Step.DISPATCHED: (State.READY,),
+    Step.SUCCEEDED: (State.READY, State.LEASED),
+    Step.FAILED: (State.LEASED,),
+    Step.CANCELLED: (State.READY, State.LEASED),
+    Step.RETURNED: (State.LEASED,),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """Ranges of a chunk that are with a daemon. `price_s`: what each task was counted as when it was handed out."""
+
+    fence: int
+    daemon: int
+    state: ChunkState
+    ranges: Ranges
+    attempt: int
+    solo: bool
+    price_s: float
+
+    def take(self, lo: int, hi: int) -> Ranges:
+        """Remove `[lo, hi)`; returns what of it was here."""
+        found = overlap(self.ranges, lo, hi)
+        self.ranges = subtract(self.ranges, lo, hi)
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class DaemonState:
+    """What the scheduler knows of a daemon: its slots, its leases, and the sum of what it holds."""
+
+    instance: int
+    slots: int
+    leases: dict[int, Lease] = field(default_factory=dict)
+    tasks_out: int = 0
+    load_s: float = 0.0
+    bodies: set[bytes] = field(default_factory=set)
+    finished: int = 0
+    busy_s: float = 0.0
+    strikes: int = 0
+
+    def settle(self, lease: Lease, found: Ranges) -> int:
+        """`found` was removed from `lease`: balance the books. Returns how many tasks that was."""
+        tasks = count(found)
+        self.tasks_out -= tasks
+        self.load_s -= tasks * lease.price_s
+        if not lease.ranges:
+            del self.leases[lease.fence]
+        if not self.leases:
+            self.load_s = 0.0  # no rounding error outlives an empty book
+        return tasks
+
+
+__all__ = ["ChunkState", "DaemonState", "Lease", "Piece", "SpecState"]

@@ -1,0 +1,266 @@
+"""The messages that travel, as types. How they look as bytes is the business of `taskmesh.wire`.
+
+On a link (submit, sink, lanes) messages arrive in order and exactly once. On control each request has one reply.
+NamedTuples, because they cost a third of a frozen dataclass to build, and these are built for every chunk.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from .chunk import Chunk
+
+
+class Form(IntEnum):
+    """How the outcome of a range of tasks is packed into its blob."""
+
+    LIST = 1  # one pickle of a list with one result for each task
+    EACH = 2  # u32 count, u32 sizes, then one pickle for each task
+    ERROR = 3  # one task that raised: a pickled `(type name, message, traceback, pickled exception or None)`
+    LOST = 4  # one task whose runner died: msgpack map, written by hub or daemon, never a pickle
+
+
+class Outcome(NamedTuple):
+    """What became of the tasks at offsets `[lo, hi)` of a chunk."""
+
+    spec: int
+    first: int
+    lo: int
+    hi: int
+    form: int
+    blob: bytes
+
+
+# ---- client to hub, on submit -----------------------------------------------------------------------------------
+
+
+class Spec(NamedTuple):
+    """A function and its options, sent once; `init` is the digest of the initializer to run first, or empty."""
+
+    spec: int
+    name: str
+    digest: bytes
+    init: bytes
+    priority: int
+
+
+class Body(NamedTuple):
+    """A pickled function, named by its digest. Client to hub and hub to daemon."""
+
+    digest: bytes
+    data: bytes
+
+
+class Submit(NamedTuple):
+    """A chunk of new tasks."""
+
+    spec: int
+    chunk: Chunk
+
+
+class Cancel(NamedTuple):
+    """Cancel what has not started among the tasks at offsets `[lo, hi)` of a chunk."""
+
+    spec: int
+    first: int
+    lo: int
+    hi: int
+
+
+class Retire(NamedTuple):
+    """The client's function is gone and its tasks are settled: the spec may be forgotten."""
+
+    spec: int
+
+
+class Close(NamedTuple):
+    """The session ends; whatever is left of it is cancelled."""
+
+
+# ---- hub to client, on its lane ---------------------------------------------------------------------------------
+
+
+class Results(NamedTuple):
+    """Outcomes for a client. What they speak of is settled: the client frees those payloads."""
+
+    outcomes: list[Outcome]
+
+
+class Cancelled(NamedTuple):
+    """The hub's word on a `Cancel`: which offsets certainly never started, and which it was too late for."""
+
+    spec: int
+    first: int
+    cancelled: list[tuple[int, int]]
+    kept: list[tuple[int, int]]
+
+
+class Goodbye(NamedTuple):
+    """The hub needs nothing more of this peer, or is going away (`why` says so)."""
+
+    why: str
+
+
+# ---- hub to daemon, on its lane ---------------------------------------------------------------------------------
+
+
+class Dispatch(NamedTuple):
+    """A lease: run the tasks at offsets `[lo, hi)` of this chunk."""
+
+    fence: int
+    session: int
+    spec: int
+    name: str
+    digest: bytes
+    init: bytes
+    attempt: int
+    solo: bool
+    lo: int
+    hi: int
+    chunk: Chunk
+
+
+class Revoke(NamedTuple):
+    """Give back what has not started among offsets `[lo, hi)` of a lease."""
+
+    fence: int
+    lo: int
+    hi: int
+
+
+class Forget(NamedTuple):
+    """A session is over: nobody wants the outcomes of its tasks any more."""
+
+    session: int
+
+
+# ---- daemon to hub, on sink -------------------------------------------------------------------------------------
+
+
+class Finished(NamedTuple):
+    """Outcome of part of a lease. `busy_s` is the time in seconds that the runner spent on it."""
+
+    fence: int
+    session: int
+    busy_s: float
+    outcome: Outcome
+
+
+class Done(NamedTuple):
+    """Outcomes from a daemon."""
+
+    entries: list[Finished]
+
+
+class Strike(NamedTuple):
+    """A runner died while it ran one of the tasks at offsets `[lo, hi)` of a lease.
+
+    When that is exactly one task, it is a strike against it. `report` says how the runner died.
+    """
+
+    fence: int
+    lo: int
+    hi: int
+    report: bytes
+
+
+class GiveBack(NamedTuple):
+    """Parts of a lease that certainly did not start, and, after a `Revoke`, the parts that did."""
+
+    fence: int
+    returned: list[tuple[int, int]]
+    kept: list[tuple[int, int]]
+
+
+class NeedBody(NamedTuple):
+    """The daemon does not have this function (any more)."""
+
+    digest: bytes
+
+
+class Slots(NamedTuple):
+    """How many tasks the daemon can run at once now; 0 while it drains."""
+
+    slots: int
+
+
+class Leaving(NamedTuple):
+    """The daemon has nothing left and goes; it waits for `Goodbye`."""
+
+
+# ---- control ----------------------------------------------------------------------------------------------------
+
+
+class Register(NamedTuple):
+    """A peer asks to take part.
+
+    `attempt` rises with each try of one instance; `seen` is the last sequence number that it received on its link
+    from the registration `(incarnation, epoch)` it had before (zeros: none).
+    """
+
+    role: str
+    instance: int
+    attempt: int
+    incarnation: int
+    epoch: int
+    seen: int
+    name: str
+    host: str
+    pid: int
+    slots: int
+    version: str
+    python: str
+
+
+class Registered(NamedTuple):
+    """Welcome. `resume`: the link goes on, the hub has received `seen`; else both sides start from 1."""
+
+    incarnation: int
+    epoch: int
+    resume: bool
+    seen: int
+    lane: str
+    inbox: str
+    version: str
+
+
+class Refused(NamedTuple):
+    """No, and why."""
+
+    why: str
+
+
+class Heartbeat(NamedTuple):
+    """I am alive, and have received `seen`."""
+
+    instance: int
+    incarnation: int
+    epoch: int
+    seen: int
+
+
+class HeartbeatReply(NamedTuple):
+    """`known`: the hub still counts this registration as live. `seen`: what the hub has received."""
+
+    known: bool
+    seen: int
+
+
+class StatusRequest(NamedTuple):
+    """How are things?"""
+
+
+class StatusReply(NamedTuple):
+    """The hub's statistics as a JSON document."""
+
+    document: bytes
+
+
+LinkMessage = (
+    Spec | Body | Submit | Cancel | Retire | Close | Results | Cancelled | Goodbye
+    | Dispatch | Revoke | Forget | Done | Strike | GiveBack | NeedBody | Slots | Leaving
+)  # fmt: skip
+ControlMessage = (
+    Register | Registered | Refused | Heartbeat | HeartbeatReply | StatusRequest | StatusReply
+)  # fmt: skip

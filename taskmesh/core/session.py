@@ -1,0 +1,257 @@
+"""The session: the client's side of every decision.
+
+It numbers tasks, fills chunks, and remembers everything that the hub has not settled, so that all of it can be offered
+again to a hub that has lost its memory. What waits for a task (a future, a place in a map) is opaque here.
+
+Filling happens in the caller's thread, which Ctrl-C may interrupt between any two steps. So a call is added by one
+append, and a chunk that is being sealed is frozen first: sealing it can be repeated until it is done, and the hub takes
+no notice of a chunk that it has.
+
+Rules: a chunk is sent when nothing was sent for 1 ms (a lone call goes at once), or when 512 tasks or 64 KiB wait;
+the receive thread sends the rest within 1 ms. (One message per task cost ten times as much.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from ..errors import LocalProtocolError
+from . import messages as m
+from .chunk import Chunk, pack_sizes
+from .ranges import Ranges, count, overlap, subtract
+
+CHUNK_TASKS = 512
+CHUNK_BYTES = 64 * 1024
+LINGER_S = 0.001
+
+W = TypeVar("W")
+
+
+@dataclass(slots=True, eq=False)
+class OpenChunk(Generic[W]):
+    """Tasks of one spec that are not sent yet: `calls` holds `(leaf, waiter)`, together `size` bytes.
+
+    `frozen`: it is being sealed, and takes no more calls.
+    """
+
+    first: int
+    calls: list[tuple[bytes, W]] = field(default_factory=list)
+    size: int = 0
+    frozen: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class SentChunk(Generic[W]):
+    """A chunk that is with the hub. `waiters` is empty for a map, whose `owner` takes the outcomes."""
+
+    chunk: Chunk
+    waiters: list[W]
+    owner: object | None
+    left: Ranges
+
+
+@dataclass(slots=True, eq=False)
+class ClientSpec(Generic[W]):
+    """A function as the session knows it."""
+
+    number: int
+    name: str
+    digest: bytes
+    init: bytes
+    init_body: bytes
+    priority: int
+    body: bytes
+    next: int = 0
+    open: OpenChunk[W] | None = None
+    sent: dict[int, SentChunk[W]] = field(default_factory=dict)
+    retired: bool = False
+
+
+class Delivery(NamedTuple, Generic[W]):
+    """Outcome of offsets `[lo, hi)` of a chunk. `fresh` says which of them had not ended before."""
+
+    spec: ClientSpec[W]
+    chunk: SentChunk[W]
+    lo: int
+    hi: int
+    form: int
+    blob: bytes
+    fresh: Ranges
+
+
+class CancelDelivery(NamedTuple, Generic[W]):
+    """The hub's word on a cancel; the cancelled offsets have ended."""
+
+    spec: ClientSpec[W]
+    chunk: SentChunk[W]
+    cancelled: Ranges
+    kept: Ranges
+
+
+class Session(Generic[W]):
+    """One client's specs and unsettled chunks."""
+
+    def __init__(self) -> None:
+        self.specs: dict[int, ClientSpec[W]] = {}
+        self._numbers = 0
+        self._bodies_sent: dict[bytes, int] = {}  # digest: how many specs refer to it
+        self.filling: set[ClientSpec[W]] = set()
+
+    # ---- specs ----------------------------------------------------------------------------------------------
+
+    def define(
+        self, name: str, body: bytes, digest: bytes, init: tuple[bytes, bytes] | None, priority: int
+    ) -> tuple[ClientSpec[W], list[m.LinkMessage]]:
+        """A new spec, and the messages that tell the hub of it. `init` is digest and body of the initializer."""
+        self._numbers += 1
+        spec: ClientSpec[W] = ClientSpec(
+            self._numbers, name, digest, *(init or (b"", b"")), priority, body
+        )
+        self.specs[spec.number] = spec
+        return spec, self._introduce(spec)
+
+    def _introduce(self, spec: ClientSpec[W]) -> list[m.LinkMessage]:
+        messages: list[m.LinkMessage] = [m.Spec(spec.number, spec.name, spec.digest, spec.init, spec.priority)]
+        for digest, body in ((spec.digest, spec.body), (spec.init, spec.init_body)):
+            if not digest:
+                continue
+            if digest not in self._bodies_sent:
+                messages.append(m.Body(digest, body))
+            self._bodies_sent[digest] = self._bodies_sent.get(digest, 0) + 1
+        return messages
+
+    def retire(self, spec: ClientSpec[W]) -> list[m.LinkMessage]:
+        """The function is gone: forget its spec as soon as nothing of it is unsettled."""
+        spec.retired = True
+        if spec.sent or spec.open is not None or spec.number not in self.specs:
+            return []
+        del self.specs[spec.number]
+        for digest in (spec.digest, spec.init):
+            if digest:
+                self._bodies_sent[digest] -= 1
+                if not self._bodies_sent[digest]:
+                    del self._bodies_sent[digest]
+        return [m.Retire(spec.number)]
+
+    # ---- filling --------------------------------------------------------------------------------------------
+
+    def open_chunk(self, spec: ClientSpec[W]) -> OpenChunk[W]:
+        """The chunk that the next call of `spec` goes into."""
+        if spec.open is None:
+            self.filling.add(spec)
+            spec.open = OpenChunk(spec.next)
+        return spec.open
+
+    def seal(self, spec: ClientSpec[W]) -> m.Submit | None:
+        """Close the open chunk of `spec`; the caller records the message. See `sealed`."""
+        opened = spec.open
+        if opened is None or not opened.calls:
+            self.sealed(spec)
+            return None
+        opened.frozen = True
+        leaves = [leaf for leaf, _ in opened.calls]
+        sizes = pack_sizes([len(leaf) for leaf in leaves])
+        chunk = Chunk(opened.first, 0, len(leaves), sizes, b"", 1, b"".join(leaves))
+        spec.sent[chunk.first] = SentChunk(
+            chunk, [waiter for _, waiter in opened.calls], None, [(0, chunk.count)]
+        )
+        return m.Submit(spec.number, chunk)
+
+    def sealed(self, spec: ClientSpec[W]) -> None:
+        """The message of `seal` is on the link: the next call opens a new chunk."""
+        if spec.open is not None:
+            spec.next = spec.open.first + len(spec.open.calls)
+            spec.open.calls = []  # futures keep the chunk, and it must not keep their arguments
+            spec.open = None
+        self.filling.discard(spec)
+
+    def add_items(
+        self, spec: ClientSpec[W], leaves: list[bytes], items: list[int], grain: int, owner: object
+    ) -> m.Submit:
+        """A chunk of map leaves, `items[i]` tasks in `leaves[i]`; the caller has sealed the spec and records it."""
+        chunk = Chunk(
+            spec.next, 0, sum(items), pack_sizes([len(leaf) for leaf in leaves]), pack_sizes(items), grain,
+            b"".join(leaves),
+        )  # fmt: skip
+        spec.sent[chunk.first] = SentChunk(chunk, [], owner, [(0, chunk.count)])
+        spec.next += chunk.count
+        return m.Submit(spec.number, chunk)
+
+    # ---- settling -------------------------------------------------------------------------------------------
+
+    def outcome(self, outcome: m.Outcome) -> Delivery[W] | None:
+        """Book an outcome. None: nobody waits for it any more."""
+        spec = self.specs.get(outcome.spec)
+        chunk = spec.sent.get(outcome.first) if spec else None
+        if spec is None or chunk is None or outcome.hi > chunk.chunk.count:
+            return None
+        fresh = overlap(chunk.left, outcome.lo, outcome.hi)
+        if not fresh:
+            return None
+        self._settle(spec, chunk, outcome.lo, outcome.hi)
+        return Delivery(spec, chunk, outcome.lo, outcome.hi, outcome.form, outcome.blob, fresh)
+
+    def cancelled(self, message: m.Cancelled) -> CancelDelivery[W] | None:
+        """Book the hub's word on a cancel."""
+        spec = self.specs.get(message.spec)
+        chunk = spec.sent.get(message.first) if spec else None
+        if spec is None or chunk is None:
+            return None
+        fresh = [part for lo, hi in message.cancelled for part in overlap(chunk.left, lo, hi)]
+        for lo, hi in fresh:
+            self._settle(spec, chunk, lo, hi)
+        return CancelDelivery(spec, chunk, fresh, message.kept)
+
+    def _settle(self, spec: ClientSpec[W], chunk: SentChunk[W], lo: int, hi: int) -> None:
+        chunk.left = subtract(chunk.left, lo, hi)
+        if not chunk.left:
+            del spec.sent[chunk.chunk.first]
+
+    def offer_again(self) -> list[m.LinkMessage]:
+        """Everything unsettled, for a hub that has forgotten this session."""
+        self._bodies_sent.clear()
+        messages: list[m.LinkMessage] = []
+        for spec in self.specs.values():
+            messages += self._introduce(spec)
+            for sent in spec.sent.values():
+                messages += [
+                    m.Submit(spec.number, sent.chunk),
+                    *(
+                        m.Cancel(spec.number, sent.chunk.first, lo, hi)
+                        for lo, hi in _complement(sent.left, sent.chunk.count)
+                    ),
+                ]
+        return messages
+
+    @property
+    def unsettled(self) -> int:
+        """How many tasks have not ended."""
+        waiting = sum(len(spec.open.calls) for spec in self.filling if spec.open)
+        return waiting + sum(count(c.left) for spec in self.specs.values() for c in spec.sent.values())
+
+    def check(self) -> None:
+        """Cross-check the books.
+
+        Raises
+        ------
+        LocalProtocolError
+            They contradict each other.
+        """
+        for spec in self.specs.values():
+            if (spec.open is not None) != (spec in self.filling):
+                raise LocalProtocolError(f"spec {spec.number} is open and not filling, or the reverse")
+            end = 0
+            for first, sent in sorted(spec.sent.items()):
+                if first < end or not sent.left:
+                    raise LocalProtocolError(f"chunk {first} of spec {spec.number} overlaps, or has ended")
+                end = first + sent.chunk.count
+            if end > spec.next:
+                raise LocalProtocolError(f"spec {spec.number} has sent task {end - 1}, but is at {spec.next}")
+
+
+def _complement(ranges: Ranges, end: int) -> Ranges:
+    rest: Ranges = [(0, end)]
+    for lo, hi in ranges:
+        rest = subtract(rest, lo, hi)
+    return rest

@@ -1,0 +1,364 @@
+"""The hub's shell: sockets, lanes and the loop around the scheduler. It decides nothing.
+
+Frames come in on submit and sink (one PULL socket each), requests on control; every registered peer has a lane of its
+own. Each round reads what is there, hands it to the scheduler, ends with a `Tick`, and then puts on the lanes what
+the scheduler wants sent. Nothing that a peer sends can stop it: what does not fit is counted, logged and dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import sys
+from dataclasses import dataclass, field
+
+import zmq
+
+from . import __version__
+from .core import actions as a
+from .core import messages as m
+from .core.scheduler import Scheduler
+from .core.statistics import Statistics
+from .errors import AddressError, PeerProtocolError
+from .transport.endpoints import LANE_PORTS, Address
+from .transport.loop import Loop
+from .transport.sockets import Context, Socket, bind, close, disconnect_monitor, get, make, put
+from .wire.stream import Stream, open_envelope, pack_control, unpack_control
+
+log = logging.getLogger("taskmesh.hub")
+
+FRAMES_PER_ROUND = 512
+GOODBYE_S = 1.0
+RETRY_FULL_S = 0.01
+WARN_EVERY_S = 5.0
+NEVER = float("inf")
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A registered peer's lane and stream."""
+
+    instance: int
+    stream: Stream
+    sock: Socket
+    monitor: Socket | None
+    welcome: m.Registered
+    full_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HubConfig:
+    """Where a hub listens.
+
+    Attributes
+    ----------
+    address
+        Of the control channel; submit and sink take the two ports after it, or free ones if its port is 0.
+    lanes
+        First and last port of the lanes; None: any free ones.
+    inproc
+        Also listen inside the process, for a daemon that shares it.
+    """
+
+    address: Address
+    lanes: tuple[int, int] | None = LANE_PORTS
+    inproc: bool = False
+
+
+@dataclass(slots=True)
+class _Inboxes:
+    submit: list[str] = field(default_factory=list)
+    sink: list[str] = field(default_factory=list)
+
+
+class Hub:
+    """A running hub on `loop`. Attribute `address` is where it can be joined.
+
+    Raises
+    ------
+    AddressError
+        An address is in use, or not this machine's.
+    """
+
+    def __init__(self, config: HubConfig, context: Context, loop: Loop) -> None:
+        self._config = config
+        self._context = context
+        self._loop = loop
+        self.incarnation = secrets.randbits(64)
+        first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
+        self.scheduler = Scheduler(__version__, PYTHON, loop.now(), first_fence)
+        self._lanes: dict[int, Lane] = {}
+        self._by_epoch: dict[int, Lane] = {}
+        self._dirty: set[Lane] = set()  # lanes that may have something to send or to time
+        self._leaving: list[tuple[float, Lane]] = []
+        self._next_port = config.lanes[0] if config.lanes else 0
+        self.dropped_frames = 0
+        self._warned_at = -NEVER
+        self.goodbye_by: float | None = None
+        self._control = make(context, zmq.REP)
+        self._submit = make(context, zmq.PULL)
+        self._sink = make(context, zmq.PULL)
+        self._inboxes = _Inboxes()
+        try:
+            self.address = self._bind()
+        except AddressError:
+            for sock in (self._control, self._submit, self._sink):
+                close(sock)
+            raise
+        loop.watch(self._control, self._read_control)
+        loop.watch(self._submit, lambda: self._read_inbox(self._submit))
+        loop.watch(self._sink, lambda: self._read_inbox(self._sink))
+        loop.add_part(self)
+
+    def _bind(self) -> Address:
+        address = self._config.address
+        if address.scheme == "ipc":
+            self._inboxes.submit.append(bind(self._submit, f"ipc://{address.host}/s"))
+            self._inboxes.sink.append(bind(self._sink, f"ipc://{address.host}/r"))
+            bind(self._control, address.control)
+        else:
+            control = bind(self._control, str(address))
+            address = address._replace(port=int(control.rpartition(":")[2]))
+            ports = (address.port + 1, address.port + 2) if self._config.address.port else (0, 0)
+            self._inboxes.submit.append(bind(self._submit, str(address._replace(port=ports[0]))))
+            self._inboxes.sink.append(bind(self._sink, str(address._replace(port=ports[1]))))
+        if self._config.inproc:
+            bind(self._control, self.inproc_control)
+            self._inboxes.sink.append(bind(self._sink, f"inproc://sink-{self.incarnation:x}"))
+        return address
+
+    @property
+    def inproc_control(self) -> str:
+        """The control endpoint for a daemon in this process."""
+        return f"inproc://control-{self.incarnation:x}"
+
+    # ---- control --------------------------------------------------------------------------------------------
+
+    def _read_control(self) -> None:
+        for _ in range(FRAMES_PER_ROUND):
+            frame = get(self._control)
+            if frame is None:
+                return
+            try:
+                reply = self._answer(unpack_control(frame))
+            except PeerProtocolError as error:
+                self._drop(f"a request: {error}")
+                reply = m.Refused(f"the hub runs taskmesh {__version__} and does not understand: {error}")
+            put(self._control, pack_control(reply))
+
+    def _answer(self, request: m.ControlMessage) -> m.ControlMessage:
+        now = self._loop.now()
+        if isinstance(request, m.Heartbeat):
+            return self._answer_heartbeat(request, now)
+        if isinstance(request, m.Register):
+            return self._answer_register(request, now)
+        if isinstance(request, m.StatusRequest):
+            return m.StatusReply(json.dumps(self.document(now)).encode())
+        raise PeerProtocolError(f"{type(request).__name__} is not a request")
+
+    def _answer_heartbeat(self, beat: m.Heartbeat, now: float) -> m.HeartbeatReply:
+        lane = self._lanes.get(beat.instance)
+        if lane is None or beat.incarnation != self.incarnation or beat.epoch != lane.stream.epoch:
+            return m.HeartbeatReply(False, 0)
+        self.scheduler.heard(beat.instance, beat.epoch, now)
+        if beat.seen <= lane.stream.link.last:
+            lane.stream.link.on_ack(beat.seen, now)
+        self._dirty.add(lane)
+        return m.HeartbeatReply(True, lane.stream.link.seen)
+
+    def _answer_register(self, request: m.Register, now: float) -> m.ControlMessage:
+        lane = self._lanes.get(request.instance)
+        if lane is None or request.incarnation != self.incarnation or not lane.stream.resumable(request.seen):
+            request = request._replace(epoch=0)  # nothing to resume
+        inproc = self._config.inproc and request.role == "daemon"
+        for action in self.scheduler.handle(a.Joined(request), now):
+            if isinstance(action, a.Refuse):
+                return m.Refused(action.why)
+            if isinstance(action, a.Again) and lane is not None:
+                return lane.welcome
+            if isinstance(action, a.Admit):
+                return self._admit(action, request.seen, inproc, now)
+            self._perform(action, now)
+        return m.Refused("a stale registration")
+
+    def _admit(self, admit: a.Admit, seen: int, inproc: bool, now: float) -> m.ControlMessage:
+        known = self._lanes.get(admit.instance)
+        stream = known.stream if known is not None and admit.resume else Stream(self.incarnation, admit.epoch)
+        received = stream.link.seen
+        if known is not None:
+            self._close(known)
+        if admit.resume:
+            stream.renew(self.incarnation, admit.epoch, seen, now)
+        try:
+            sock, endpoint = self._open_lane(inproc)
+        except AddressError as error:
+            log.error("%s", error)
+            return m.Refused(str(error))
+        monitor = None if inproc else disconnect_monitor(sock)
+        inboxes = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
+        welcome = m.Registered(
+            self.incarnation, admit.epoch, admit.resume, received, endpoint, inboxes[-1 if inproc else 0], __version__
+        )
+        lane = Lane(admit.instance, stream, sock, monitor, welcome)
+        self._lanes[admit.instance] = self._by_epoch[admit.epoch] = lane
+        self._dirty.add(lane)
+        if monitor is not None:
+            self._loop.watch(monitor, lambda: self._read_monitor(lane))
+        return welcome
+
+    def _open_lane(self, inproc: bool) -> tuple[Socket, str]:
+        sock = make(self._context, zmq.PUSH)
+        address, lanes = self.address, self._config.lanes
+        if inproc or address.scheme == "ipc" or lanes is None:
+            self._next_port += 1
+            name = {
+                "inproc": f"inproc://lane-{self.incarnation:x}-{self._next_port}",
+                "ipc": f"ipc://{address.host}/l{self._next_port}",
+                "tcp": str(address._replace(port=0)),
+            }["inproc" if inproc else address.scheme]
+            return sock, bind(sock, name)
+        first, last = lanes
+        for _ in range(last - first + 1):
+            port = self._next_port
+            self._next_port = first if port >= last else port + 1
+            try:
+                return sock, bind(sock, str(address._replace(port=port)))
+            except AddressError:
+                continue
+        close(sock)
+        raise AddressError(f"no free port for another lane between {first} and {last}; choose more with --lanes")
+
+    def _read_monitor(self, lane: Lane) -> None:
+        if lane.monitor is not None:
+            lane.monitor.recv_multipart(zmq.NOBLOCK)
+            self._loop.forget(lane.monitor)
+            now = self._loop.now()
+            self._act(a.LaneDown(lane.instance, lane.stream.epoch), now)
+
+    # ---- frames ---------------------------------------------------------------------------------------------
+
+    def _read_inbox(self, inbox: Socket) -> None:
+        now = self._loop.now()
+        for _ in range(FRAMES_PER_ROUND):
+            frame = get(inbox)
+            if frame is None:
+                return
+            try:
+                envelope = open_envelope(frame)
+                lane = self._by_epoch.get(envelope.epoch)
+                if lane is None or envelope.incarnation != self.incarnation:
+                    raise PeerProtocolError("it is of no live registration")
+                self.scheduler.heard(lane.instance, envelope.epoch, now)
+                self._dirty.add(lane)
+                message = lane.stream.receive(envelope, now)
+            except PeerProtocolError as error:
+                self._drop(f"a frame: {error}")
+                continue
+            if message is not None:
+                self._act(a.Received(lane.instance, message), now)
+
+    def _drop(self, what: str) -> None:
+        """Count it, and log it now and then: a flood of nonsense must not become a flood of log lines."""
+        self.dropped_frames += 1
+        now = self._loop.now()
+        if now - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = now
+            log.warning("dropped %s (%d dropped so far)", what, self.dropped_frames)
+
+    # ---- actions --------------------------------------------------------------------------------------------
+
+    def _act(self, event: a.Event, now: float) -> None:
+        for action in self.scheduler.handle(event, now):
+            self._perform(action, now)
+
+    def _perform(self, action: a.Action, now: float) -> None:
+        if isinstance(action, a.Send):
+            lane = self._lanes.get(action.instance)
+            if lane is not None:
+                lane.stream.send(action.message)
+                self._dirty.add(lane)
+        elif isinstance(action, a.Note):
+            log.log(action.level, "%s", action.text)
+        elif isinstance(action, a.Dismiss):
+            lane = self._lanes.pop(action.instance, None)
+            if lane is None:
+                return
+            if action.dead:
+                self._close(lane)
+            else:
+                self._leaving.append((now + GOODBYE_S, lane))
+
+    def _close(self, lane: Lane, linger_ms: int = 0) -> None:
+        self._by_epoch.pop(lane.stream.epoch, None)
+        self._dirty.discard(lane)
+        if lane.monitor is not None:
+            self._loop.forget(lane.monitor)
+        close(lane.sock, linger_ms)
+
+    # ---- time -----------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        """Everything readable has been read: let the scheduler dispatch, then fill the lanes."""
+        self._act(a.Tick(), now)
+        for lane in list(self._dirty):
+            self._pump(lane, now)
+        while self._leaving and (now >= self._leaving[0][0] or not self._leaving[0][1].stream.link.unacked):
+            self._close(self._leaving.pop(0)[1], linger_ms=200)
+
+    def _pump(self, lane: Lane, now: float) -> None:
+        lane.stream.link.on_time(now)
+        if now >= lane.full_until:
+            sock = lane.sock
+            lane.full_until = 0.0 if lane.stream.pump(lambda frame: put(sock, frame), now) else now + RETRY_FULL_S
+        if not lane.full_until and lane.stream.link.next_deadline() == NEVER:
+            self._dirty.discard(lane)
+
+    def next_deadline(self) -> float:
+        """When `on_time` is due if nothing arrives."""
+        deadline = self.scheduler.next_deadline()
+        for lane in self._dirty:
+            deadline = min(deadline, lane.full_until or lane.stream.link.next_deadline())
+        if self._leaving:
+            deadline = min(deadline, self._leaving[0][0])
+        return deadline
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take no new sessions; see `drained`."""
+        self._act(a.Drain(), self._loop.now())
+
+    @property
+    def drained(self) -> bool:
+        """Whether every task has ended and every outcome was received."""
+        return self.scheduler.idle and not any(
+            lane.stream.link.unacked for lane in self._lanes.values() if lane.instance in self.scheduler.sessions
+        )
+
+    def close(self, why: str) -> None:
+        """Say goodbye to every peer and close. Goodbyes linger for at most a second."""
+        now = self._loop.now()
+        for lane in [*self._lanes.values(), *(lane for _, lane in self._leaving)]:
+            if lane.instance in self._lanes:
+                lane.stream.send(m.Goodbye(why))
+            sock = lane.sock
+            lane.stream.pump(lambda frame, sock=sock: put(sock, frame), now)  # type: ignore[misc]
+            self._close(lane, linger_ms=1000)
+        self._lanes.clear()
+        self._leaving.clear()
+        for sock in (self._control, self._submit, self._sink):
+            self._loop.forget(sock)
+            close(sock, linger_ms=100)
+
+    def document(self, now: float) -> dict[str, object]:
+        """What `taskmesh status` shows."""
+        statistics: Statistics = self.scheduler.statistics(now)
+        return {
+            "address": str(self.address),
+            "version": __version__,
+            "python": PYTHON,
+            "dropped_frames": self.dropped_frames,
+            **statistics.as_dict(),
+        }

@@ -1,0 +1,269 @@
+"""`Mesh.map`: many calls as few messages, and their results in order, lazily.
+
+Items are pickled into leaves of up to 256 items or about 64 KiB, and leaves are gathered into chunks for a
+millisecond at the most. Nobody guesses a chunk size: the daemon hands ranges of items to its runners by measured time,
+even within a leaf. Outcomes are opened in the consumer's thread, when their turn comes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from time import monotonic
+from typing import Any
+
+from .client import Client, Place, open_failure
+from .core import messages as m
+from .core.session import CHUNK_BYTES
+from .errors import PayloadError
+from .wire.payload import describe, dump, load_each, loads, unpickling_error
+
+LEAF_ITEMS = 256
+LEAF_BYTES = 64 * 1024
+CHUNK_ITEMS = 16_384
+SLOW_S = 0.001  # send what there is when gathering has taken this long
+
+
+class Source:
+    """Where a map's items come from: leaves and their numbers of items, until there are no more.
+
+    Parameters
+    ----------
+    iterables
+        One or more; items are taken until the shortest ends.
+    leaf_items
+        How many items to put in a leaf at most.
+    fixed
+        Put exactly that many, however large they are (the user's `chunksize`).
+    name
+        Of the function, for errors.
+    """
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...], leaf_items: int, fixed: bool, name: str) -> None:
+        self._single = iter(iterables[0]) if len(iterables) == 1 else None
+        self._rows = None if self._single is not None else zip(*iterables, strict=False)
+        self._most = leaf_items
+        self._fixed = fixed
+        self._size = leaf_items if fixed else min(16, leaf_items)
+        self._name = name
+        self.exhausted = False
+
+    def leaf(self, at_most: int | None = None) -> tuple[bytes, int] | None:
+        """The next leaf, of at most so many items; None when there are no more items.
+
+        Raises
+        ------
+        PayloadError
+            An item cannot be pickled.
+        """
+        size = self._size if at_most is None else min(self._size, at_most)
+        began = monotonic()
+        content: Any
+        if self._single is not None:
+            content = list(islice(self._single, size))
+            count = len(content)
+        else:
+            assert self._rows is not None
+            rows = list(islice(self._rows, size))
+            count = len(rows)
+            content = tuple(map(list, zip(*rows, strict=True)))
+        if count < size:
+            self.exhausted = True
+            if not count:
+                return None
+        slow = monotonic() - began > SLOW_S
+        try:
+            data = dump(content)
+        except Exception as error:
+            type_name, text = describe(error)
+            raise PayloadError(f"cannot pickle an item for {self._name}: {type_name}: {text}") from error
+        if not self._fixed:
+            self._adapt(count, len(data), slow)
+        return data, count
+
+    def _adapt(self, count: int, size: int, slow: bool) -> None:
+        """Leaves grow to their full size, unless the items are large or come slowly."""
+        fits = max(1, LEAF_BYTES * count // max(size, 1))
+        wanted = max(1, self._size // 2) if slow else self._size * 2
+        self._size = min(self._most, fits, wanted)
+
+
+class _Chunk:
+    """A chunk that was sent: the parts of it that have arrived, by offset, and how much was given out."""
+
+    __slots__ = ("count", "first", "given", "parts")
+
+    def __init__(self, first: int, count: int) -> None:
+        self.first = first
+        self.count = count
+        self.given = 0
+        self.parts: dict[int, m.Outcome] = {}
+
+
+class MapRun:
+    """One `map` call: feeds the source to the client, and gives out results in order.
+
+    Parameters
+    ----------
+    client, place
+        Where the calls go.
+    source
+        Where the items come from.
+    grain
+        See `Chunk.grain`.
+    buffer
+        How many items may be out at once beyond those given out; None: all of them.
+    deadline
+        Monotonic time at which to stop waiting, or None.
+    """
+
+    def __init__(
+        self, client: Client, place: Place, source: Source, grain: int, buffer: int | None, deadline: float | None
+    ) -> None:
+        self._client = client
+        self._place = place
+        self._source = source
+        self._grain = grain
+        self._buffer = buffer
+        self._deadline = deadline
+        self._changed = threading.Condition(threading.Lock())
+        self._chunks: deque[_Chunk] = deque()
+        self._by_first: dict[int, _Chunk] = {}
+        self._early: dict[int, list[m.Outcome]] = {}  # of chunks that are still being sent
+        self._error: BaseException | None = None
+        self._waiting_for: tuple[int, int] | None = None
+        self._out = 0
+        self.abandoned = False
+
+    # ---- in -------------------------------------------------------------------------------------------------
+
+    def feed(self) -> None:
+        """Send items until the buffer is full or the source is exhausted."""
+        while not self._source.exhausted and (self._buffer is None or self._out < self._buffer):
+            self._feed_chunk()
+
+    def _feed_chunk(self) -> None:
+        leaves: list[bytes] = []
+        items: list[int] = []
+        size = total = 0
+        until = monotonic() + SLOW_S
+        try:
+            while size < CHUNK_BYTES and total < CHUNK_ITEMS and not self._source.exhausted:
+                room = None if self._buffer is None else self._buffer - self._out - total
+                if room is not None and room <= 0:
+                    break
+                leaf = self._source.leaf(room)
+                if leaf is None:
+                    break
+                leaves.append(leaf[0])
+                items.append(leaf[1])
+                size += len(leaf[0])
+                total += leaf[1]
+                if monotonic() > until:
+                    break
+        finally:
+            if leaves:
+                self._send(leaves, items, total)
+
+    def _send(self, leaves: list[bytes], items: list[int], total: int) -> None:
+        first, count = self._client.submit_items(self._place, leaves, items, self._grain, self)
+        with self._changed:
+            chunk = _Chunk(first, count)
+            self._chunks.append(chunk)
+            self._by_first[first] = chunk
+            for outcome in self._early.pop(first, ()):
+                chunk.parts[outcome.lo] = outcome
+        self._out += total
+
+    def deliver(self, first: int, outcome: m.Outcome) -> None:
+        """Called by the receive thread."""
+        with self._changed:
+            chunk = self._by_first.get(first)
+            if chunk is None:
+                self._early.setdefault(first, []).append(outcome)
+                return
+            chunk.parts[outcome.lo] = outcome
+            if self._waiting_for == (first, outcome.lo):
+                self._changed.notify()
+
+    def fail(self, error: BaseException) -> None:
+        """Called by the receive thread: nothing more will come."""
+        with self._changed:
+            self._error = error
+            self._changed.notify()
+
+    # ---- out ------------------------------------------------------------------------------------------------
+
+    def batches(self) -> Iterator[list[Any]]:
+        """Lists of results, in order. Leaving early cancels what has not started."""
+        try:
+            while True:
+                if not self._chunks:
+                    if self._source.exhausted:
+                        return
+                    self.feed()
+                    continue
+                outcome = self._next()
+                values, error = self._open(outcome)
+                if values:
+                    yield values
+                if error is not None:
+                    try:
+                        raise error
+                    finally:
+                        error = None
+                self._out -= outcome.hi - outcome.lo
+                if self._buffer is not None:
+                    self.feed()
+        finally:
+            if self._chunks and not self.abandoned:
+                self.abandoned = True
+                self._client.cancel_owner(self)
+
+    def _next(self) -> m.Outcome:
+        """The outcome whose turn it is.
+
+        Raises
+        ------
+        TimeoutError
+            It did not come in time.
+        """
+        chunk = self._chunks[0]
+        with self._changed:
+            while chunk.given not in chunk.parts:
+                if self._error is not None:
+                    raise self._error
+                self._waiting_for = (chunk.first, chunk.given)
+                left = None if self._deadline is None else self._deadline - monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"map of {self._place.name}: the next result did not come in time")
+                self._changed.wait(left)
+            self._waiting_for = None
+            outcome = chunk.parts.pop(chunk.given)
+            chunk.given = outcome.hi
+            if chunk.given == chunk.count:
+                self._chunks.popleft()
+                del self._by_first[chunk.first]
+        return outcome
+
+    def _open(self, outcome: m.Outcome) -> tuple[list[Any], BaseException | None]:
+        """The values in an outcome, and what comes after them when it is an error."""
+        name = self._place.name
+        if outcome.form >= m.Form.ERROR:
+            number = outcome.first + outcome.lo
+            task = f"{self._place.session:016x}-{self._place.number}-{number}"
+            return [], open_failure(outcome, name, task)
+        values: list[Any] = []
+        try:
+            if outcome.form == m.Form.LIST:
+                values = loads(outcome.blob)
+            else:
+                for pickled in load_each(outcome.blob):
+                    values.append(loads(pickled))
+        except Exception as error:
+            failure = unpickling_error(error, f"a result of {name}", "this machine")
+            failure.__cause__ = error
+            return values, failure
+        return values, None

@@ -1,0 +1,452 @@
+"""`Mesh`: what a script holds of a mesh. A `concurrent.futures.Executor`.
+
+A private mesh is started with it and gone with it; otherwise it is a session at a running hub. Which mesh is meant
+where none is named: that of the innermost enclosing `with`, else the hub at `$TASKMESH_HUB`, else a private one that
+lives until the interpreter exits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import contextvars
+import functools
+import os
+import socket
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
+
+from .client import Client, Place
+from .errors import HubUnreachable, NestedMeshError
+from .futures import Future
+from .launch import PrivateHub
+from .mapping import LEAF_ITEMS, MapRun, Source
+from .task import Task, TaskOptions, call_object, in_runner, task_name
+from .transport.endpoints import Address, parse_address
+from .wire.payload import digest_of, dump_body, dump_call
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_entered: contextvars.ContextVar[tuple[Mesh, ...]] = contextvars.ContextVar("taskmesh_entered", default=())
+_open: weakref.WeakSet[Mesh] = weakref.WeakSet()
+_default: Mesh | None = None
+_default_lock = threading.Lock()
+
+
+def default_workers() -> int:
+    """How many runners a mesh has when nobody says: one for each processor that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Mesh(concurrent.futures.Executor):
+    """A private mesh on this machine, or a session at a running hub.
+
+    Parameters
+    ----------
+    address
+        `tcp://host:port` of a hub to join; None starts a private mesh: hub, daemon and runners on this machine, over
+        sockets in a directory of their own, gone when the mesh is closed, or its process ends however it does.
+    workers
+        Private mesh only: how many runners; one per core by default.
+    initializer, initargs
+        `initializer(*initargs)` runs once in each runner before this mesh's first task there. If it raises, tasks
+        fail with `InitializerFailed`.
+    connect_timeout
+        Seconds to wait for a hub to answer.
+
+    Raises
+    ------
+    HubUnreachable
+        No hub answered in time; the message says what was tried.
+    RegistrationRefused
+        The hub runs another release of taskmesh or Python.
+    AddressError
+        The address is not one.
+    MeshStartError
+        The private mesh did not start.
+    NestedMeshError
+        Called inside a task.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        connect_timeout: float = 10.0,
+    ) -> None:
+        _forbid_in_runner()
+        self._shutdown_lock = threading.Lock()
+        self._private: PrivateHub | None = None
+        self._client: Client | None = None
+        self._places: dict[int, tuple[Any, Place]] = {}
+        self._tokens: list[contextvars.Token[tuple[Mesh, ...]]] = []
+        self._closed = False
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, not {type(initializer).__name__}")
+        self._init = _pack_initializer(initializer, initargs)
+        if address is None:
+            self._start_private(workers, connect_timeout)
+        elif workers is not None:
+            raise ValueError("workers= is for a private mesh; a hub's daemons say how many runners they have")
+        else:
+            self._join(parse_address(address), connect_timeout)
+        _open.add(self)
+
+    def _start_private(self, workers: int | None, timeout: float) -> None:
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise ValueError(f"workers must be a whole number from 1 on, not {workers!r}")
+        self._max_workers = workers or default_workers()
+        self.address = "private"
+        self._private = PrivateHub(self._max_workers)
+        try:
+            self._client = Client(self._private.control, _session_name(), self._private, None)
+            self._private.wait_ready()
+            self._client.start(max(timeout, 10.0))
+        except BaseException:
+            self._private.close()
+            raise
+
+    def _join(self, address: Address, timeout: float) -> None:
+        self._max_workers = default_workers()  # what others size their batches by; the hub's daemons come and go
+        self.address = str(address)
+        client = Client(address.control, _session_name())
+        try:
+            client.start(timeout)
+        except HubUnreachable as error:
+            client.close()
+            if type(error) is HubUnreachable:
+                raise HubUnreachable(f"{error}: {_diagnose(address)}") from None
+            raise
+        except BaseException:
+            client.close()
+            raise
+        self._client = client
+
+    # ---- submitting -----------------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Submit one call.
+
+        Parameters
+        ----------
+        fn
+            A task, or any callable: function, lambda, closure, partial, bound method, class, object with `__call__`.
+            A function travels once, as it is at its first submit; `self` of a method, the arguments of a partial and
+            callable objects travel with each call.
+        *args, **kwargs
+            Its arguments, pickled now: what is changed later does not matter.
+
+        Returns
+        -------
+        Future
+
+        Raises
+        ------
+        PayloadError
+            The function or an argument cannot be pickled.
+        MeshClosed
+            (a `RuntimeError`) After `shutdown`.
+        """
+        known = self._places.get(id(fn))
+        if known is None or known[0]() is not fn:
+            function, args, kwargs = _unwrap(fn, args, kwargs)  # type: ignore[assignment]
+            place = self._place(function, fn)
+        else:
+            place = known[1]
+        assert self._client is not None
+        return self._client.submit(place, dump_call(args, kwargs, place.spec.name))
+
+    def map(
+        self,
+        fn: Callable[..., R],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[R]:
+        """Call `fn` with each item of `iterables` (until the shortest ends); results in order, lazily.
+
+        Parameters
+        ----------
+        fn
+            As in `submit`.
+        iterables
+            Consumed at once, unless `buffersize` is given.
+        timeout
+            Seconds from now in which each result has to come.
+        chunksize
+            Hand out items in multiples of this many. Not needed: chunks are cut by measured time.
+        buffersize
+            Take at most this many items ahead of what was consumed, so that the iterables may be infinite.
+
+        Returns
+        -------
+        Iterator
+            If it is abandoned, or a call raises, what has not started is cancelled. Items that were pickled together
+            share identity.
+
+        Raises
+        ------
+        PayloadError
+            The function or an item cannot be pickled.
+        TimeoutError
+            From the iterator: a result did not come in time.
+        """
+        for name, value in (("chunksize", chunksize), ("buffersize", buffersize)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
+        if not iterables:
+            raise TypeError("map needs at least one iterable")
+        assert self._client is not None
+        plain = isinstance(fn, Task | types.FunctionType | types.BuiltinFunctionType | type)
+        place = self._place(fn, fn) if plain else self._define(fn, fn)
+        leaf_items = chunksize or LEAF_ITEMS
+        if buffersize is not None:
+            leaf_items = min(leaf_items, max(1, buffersize // (4 * self._max_workers)))
+        source = Source(iterables, leaf_items, chunksize is not None and buffersize is None, place.name)
+        deadline = None if timeout is None else monotonic() + timeout
+        run = MapRun(self._client, place, source, chunksize or 1, buffersize, deadline)
+        try:
+            run.feed()
+        except BaseException:
+            self._client.cancel_owner(run)
+            raise
+        finally:
+            if not plain:
+                self._client.retire(place)
+        return chain.from_iterable(_keep(run.batches(), fn))
+
+    def _place(self, function: Any, fn: Any) -> Place:
+        """The spec of a function, made at its first use and forgotten after its last."""
+        key = id(function)
+        known = self._places.get(key)
+        if known is not None and known[0]() is function:
+            return known[1]
+        place = self._define(function, fn)
+        try:
+            reference: Any = weakref.ref(function, functools.partial(_forget, weakref.ref(self), key))
+        except TypeError:  # cannot be referred to weakly: keep it
+            reference = functools.partial(_identity, function)
+        self._places[key] = (reference, place)
+        return place
+
+    def _define(self, function: Any, fn: Any) -> Place:
+        options = function.task_options if isinstance(function, Task) else TaskOptions()
+        shown = function if isinstance(function, Task) else fn
+        name = task_name(getattr(shown, "func", shown), options)
+        body = dump_body(call_object if isinstance(function, _ByObject) else function, name)
+        assert self._client is not None
+        return self._client.define(name, body, digest_of(body), self._init, options.priority)
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the mesh: no more submits; what is pending is finished first.
+
+        Parameters
+        ----------
+        wait
+            Return when everything has ended. Otherwise that happens in the background.
+        cancel_futures
+            Cancel what has not started.
+        """
+        client = self._client
+        with self._shutdown_lock:
+            if self._closed or client is None:
+                return
+            if cancel_futures:
+                client.cancel_all()
+            if not wait:
+                with client.lock:
+                    client._closing = True
+                threading.Thread(target=self.shutdown, name="taskmesh-shutdown").start()
+                return
+            client.wait_settled()
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        if self._client is not None:
+            self._client.close()
+        if self._private is not None:
+            self._private.close()
+        _open.discard(self)
+
+    def __enter__(self) -> Mesh:
+        self._tokens.append(_entered.set((*_entered.get(), self)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> bool | None:
+        if self._tokens:
+            token = self._tokens.pop()
+            try:
+                _entered.reset(token)
+            except ValueError:  # left in another context than it was entered in
+                _entered.set(tuple(mesh for mesh in _entered.get() if mesh is not self))
+        try:
+            # Ctrl-C means stop: what has not started is not started any more.
+            self.shutdown(cancel_futures=kind is not None and issubclass(kind, KeyboardInterrupt))
+        except KeyboardInterrupt:
+            self._close()
+            raise
+        return None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        where = f"private, {self._max_workers} runners" if self._private else self.address
+        return f"<Mesh {where}: {state}>"
+
+
+# ---- which mesh -----------------------------------------------------------------------------------------------------
+
+
+def current_mesh() -> Mesh:
+    """The mesh of the innermost enclosing `with`, else the hub at `$TASKMESH_HUB`, else a private one for good.
+
+    Raises
+    ------
+    HubUnreachable
+        `$TASKMESH_HUB` names a hub that does not answer.
+    NestedMeshError
+        Called inside a task.
+    """
+    global _default
+    entered = _entered.get()
+    if entered:
+        return entered[-1]
+    _forbid_in_runner()
+    with _default_lock:
+        if _default is None or _default._closed:
+            _default = Mesh(os.environ.get("TASKMESH_HUB") or None)
+        return _default
+
+
+def _forbid_in_runner() -> None:
+    if in_runner():
+        raise NestedMeshError()
+
+
+@atexit.register
+def _close_all() -> None:
+    """The interpreter exits: finish what is pending, as ProcessPoolExecutor does."""
+    for mesh in list(_open):
+        try:
+            mesh.shutdown()
+        except KeyboardInterrupt:
+            mesh._close()
+
+
+def _after_fork() -> None:
+    """A forked child has none of its parent's meshes: it must neither use nor end them."""
+    global _default, _default_lock
+    for mesh in list(_open):
+        mesh._closed = True
+        if mesh._client is not None:
+            mesh._client.abandon()
+        if mesh._private is not None:
+            mesh._private.abandon()
+    _open.clear()
+    _default = None
+    _default_lock = threading.Lock()
+    _entered.set(())
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+# ---- callables ------------------------------------------------------------------------------------------------------
+
+
+class _ByObject:
+    """Stands for a type whose objects are called: its spec is `call_object`."""
+
+    def __init__(self, cls: type) -> None:
+        self.__qualname__ = cls.__qualname__
+
+
+@functools.cache
+def _by_object(cls: type) -> _ByObject:
+    return _ByObject(cls)
+
+
+def _unwrap(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The function that a call is of, and its full arguments: partials and methods are taken apart."""
+    while True:
+        if isinstance(fn, functools.partial) and type(fn) is functools.partial:
+            args, kwargs, fn = (*fn.args, *args), {**fn.keywords, **kwargs}, fn.func
+        elif isinstance(fn, types.MethodType) and isinstance(fn.__func__, types.FunctionType):
+            args, fn = (fn.__self__, *args), fn.__func__
+        else:
+            break
+    if isinstance(fn, Task | types.FunctionType | type):
+        return fn, args, kwargs
+    if isinstance(fn, types.BuiltinFunctionType) and (fn.__self__ is None or isinstance(fn.__self__, types.ModuleType)):
+        return fn, args, kwargs
+    if not callable(fn):
+        raise TypeError(f"cannot submit {fn!r}: it is not callable")
+    return _by_object(type(fn)), (fn, *args), kwargs
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _forget(mesh: weakref.ref[Mesh], key: int, reference: object) -> None:
+    """A function was collected: its spec can go. Runs as a finalizer, so it only takes a note."""
+    owner = mesh()
+    if owner is None:
+        return
+    known = owner._places.get(key)
+    if known is not None and known[0] is reference:
+        del owner._places[key]
+        if owner._client is not None:
+            owner._client.retire(known[1])
+
+
+def _keep(batches: Iterator[list[Any]], fn: object) -> Iterator[list[Any]]:
+    """`batches`, and the function alive as long as they are."""
+    yield from batches
+    del fn
+
+
+def _pack_initializer(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> tuple[bytes, bytes] | None:
+    if initializer is None:
+        return None
+    plain = initializer.function if isinstance(initializer, Task) else initializer
+    body = dump_body(functools.partial(plain, *initargs), f"the initializer {task_name(plain)}")
+    return digest_of(body), body
+
+
+# ---- words for people -----------------------------------------------------------------------------------------------
+
+
+def _session_name() -> str:
+    return Path(sys.argv[0]).name or "python" if sys.argv else "python"
+
+
+def _diagnose(address: Address) -> str:
+    """Why a hub does not answer, as far as a plain connection can tell."""
+    if address.scheme == "ipc":
+        return "there is no hub at that path" if not os.path.exists(f"{address.host}/c") else "its hub is not running"
+    try:
+        socket.create_connection((address.host, address.port), timeout=2.0).close()
+    except socket.gaierror as error:
+        return f"the name {address.host!r} is not known ({error.strerror})"
+    except ConnectionRefusedError:
+        return f"nothing listens on {address}; start one with: taskmesh hub --listen {address}"
+    except OSError as error:
+        return f"{address} cannot be reached ({error.strerror or error}); is a firewall between?"
+    return f"something listens on {address}, but it does not answer as a hub does"

@@ -1,0 +1,212 @@
+"""Tasks as a user writes them: the decorator, its options, and what a task can learn about itself."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+
+if TYPE_CHECKING:
+    from .futures import Future
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskInfo(NamedTuple):
+    """What a running task can know of itself.
+
+    Attributes: `id` (session, function and number of the task, as text), `attempt` (1 for the first), `name` (of the
+    function), `host` (name of the machine it runs on).
+    """
+
+    id: str
+    attempt: int
+    name: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What can be said of a function's tasks.
+
+    Attributes
+    ----------
+    name : str or None
+        What the tasks are called in `repr`, logs and errors; the function's qualified name by default.
+    priority : int
+        Waiting tasks of a higher priority start first; 0 by default, from -1000 to 1000.
+    """
+
+    name: str | None = None
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+            raise TypeError(f"name must be a non-empty string, not {self.name!r}")
+        if not isinstance(self.priority, int) or isinstance(self.priority, bool):
+            raise TypeError(f"priority must be an integer, not {self.priority!r}")
+        if not -1000 <= self.priority <= 1000:
+            raise ValueError(f"priority must be between -1000 and 1000, not {self.priority}")
+
+
+def _options(base: TaskOptions, given: dict[str, Any]) -> TaskOptions:
+    known = [field.name for field in fields(TaskOptions)]
+    for option in given:
+        if option not in known:
+            import difflib
+
+            near = difflib.get_close_matches(option, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+            raise TypeError(f"unknown task option {option!r}{hint}")
+    return replace(base, **given)
+
+
+class Task(Generic[P, R]):
+    """A function that can be submitted. Calling it runs it here, as before.
+
+    Made by `task`; `options` makes another one with other options.
+    """
+
+    def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
+        self.function = function
+        self.task_options = options
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """As a method: the function is bound, and stays submittable through `mesh.submit(obj.method)`."""
+        return self if instance is None else self.function.__get__(instance, owner)
+
+    def __repr__(self) -> str:
+        return f"<task {task_name(self.function, self.task_options)}>"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """By name where the other side can import it; else by value, as cloudpickle does with plain functions."""
+        module = sys.modules.get(getattr(self, "__module__", ""))
+        qualname: str = getattr(self, "__qualname__", "")
+        if module is not None and module.__name__ != "__main__":
+            found: Any = module
+            for part in qualname.split("."):
+                found = getattr(found, part, None)
+            if found is self:
+                return qualname
+        return _rebuild_task, (self.function, self.task_options.name, self.task_options.priority)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Submit one call to the current mesh: see `taskmesh.current_mesh`.
+
+        Returns
+        -------
+        Future
+            Of what the call returns.
+
+        Raises
+        ------
+        PayloadError
+            The function or an argument cannot be pickled.
+        HubUnreachable
+            `$TASKMESH_HUB` names a hub that cannot be reached.
+        """
+        from .mesh import current_mesh
+
+        return current_mesh().submit(self, *args, **kwargs)
+
+    def map(
+        self, *iterables: Any, timeout: float | None = None, chunksize: int | None = None, buffersize: int | None = None
+    ) -> Iterator[R]:
+        """Submit one call for each item (or each tuple of items) to the current mesh: see `Mesh.map`."""
+        from .mesh import current_mesh
+
+        results: Iterator[R] = current_mesh().map(
+            self, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
+        )
+        return results
+
+    def options(self, **options: Any) -> Task[P, R]:
+        """The same function with other options (see `TaskOptions`); those not named stay as they are.
+
+        Raises
+        ------
+        TypeError
+            There is no such option, or its value is of the wrong type.
+        """
+        return Task(self.function, _options(self.task_options, options))
+
+
+def _rebuild_task(function: Callable[..., Any], name: str | None, priority: int) -> Task[..., Any]:
+    return Task(function, TaskOptions(name, priority))
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(*, name: str | None = None, priority: int = 0) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a task: `@task`, or `@task(name="…", priority=…)`.
+
+    The function still runs here when it is called, and keeps its signature, docstring and types; it gains `submit`,
+    `map` and `options`.
+
+    Parameters
+    ----------
+    function
+        What to decorate.
+    **options
+        See `TaskOptions`.
+
+    Raises
+    ------
+    TypeError
+        An option does not exist (the nearest one is suggested) or has a value of the wrong type.
+    """
+    checked = _options(TaskOptions(), options)
+    if function is None:
+        return lambda decorated: task(decorated).options(**options) if options else task(decorated)
+    if not callable(function):
+        raise TypeError(f"@task decorates functions, not {type(function).__name__}; options go by name: @task(name=…)")
+    return Task(function, checked)
+
+
+def task_name(function: Any, options: TaskOptions | None = None) -> str:
+    """What a function's tasks are called."""
+    if options is not None and options.name:
+        return options.name
+    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+def plain_function(loaded: Any) -> Callable[..., Any]:
+    """What a runner calls: a task's own function, so that nothing stands between."""
+    function: Callable[..., Any] = loaded.function if isinstance(loaded, Task) else loaded
+    return function
+
+
+def call_object(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """What stands for callables that are no plain functions: they travel as the first argument."""
+    return function(*args, **kwargs)
+
+
+# ---- inside a runner ------------------------------------------------------------------------------------------------
+
+_current: Callable[[], TaskInfo | None] | None = None
+
+
+def enter_runner(current: Callable[[], TaskInfo | None]) -> None:
+    """This process is a runner from now on; `current` tells which task runs."""
+    global _current
+    _current = current
+
+
+def in_runner() -> bool:
+    """Whether this process is a runner."""
+    return _current is not None
+
+
+def current_task() -> TaskInfo | None:
+    """What the running task knows of itself: id, attempt, name and host. Outside a task: `None`."""
+    return _current() if _current is not None else None

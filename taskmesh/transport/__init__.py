@@ -1,0 +1,1 @@
+"""Sockets, endpoints and the poll loop. Nothing here decides anything about tasks."""

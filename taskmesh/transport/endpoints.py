@@ -1,0 +1,108 @@
+"""Addresses: what a user may write, and which endpoints follow from it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+
+from ..errors import AddressError
+
+DEFAULT_PORT = 5555
+LANE_PORTS = (5600, 6599)
+MAX_IPC_PATH = 103
+
+
+class Address(NamedTuple):
+    """`tcp://host:port` of a hub's control channel, or the directory of an `ipc://` one (port 0)."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        if self.scheme == "ipc":
+            return f"ipc://{self.host}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
+
+    @property
+    def control(self) -> str:
+        """The endpoint of the control channel."""
+        return f"ipc://{self.host}/c" if self.scheme == "ipc" else str(self)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can be at the other end."""
+        if self.scheme == "ipc" or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_address(text: str, *, port_zero: bool = False) -> Address:
+    """Read what a user wrote: `tcp://host:port`, `host:port`, `host`, or `ipc:///directory`.
+
+    Parameters
+    ----------
+    text
+        The address; without a port it means 5555.
+    port_zero
+        Whether port 0 ("pick a free one") makes sense here.
+
+    Raises
+    ------
+    AddressError
+        It is not an address; the message says what one looks like.
+    """
+    example = "write tcp://HOST:PORT, for example tcp://127.0.0.1:5555"
+    scheme, mark, rest = text.strip().partition("://")
+    if not mark:
+        scheme, rest = "tcp", text.strip()
+    if scheme == "ipc":
+        if not rest.startswith("/"):
+            raise AddressError(f"{text!r} is not an address: ipc:// needs an absolute path of a directory")
+        if len(rest) + 6 > MAX_IPC_PATH:
+            raise AddressError(f"{text!r} is too long: a socket's path has at most {MAX_IPC_PATH} bytes")
+        return Address("ipc", rest.rstrip("/"), 0)
+    if scheme != "tcp":
+        raise AddressError(f"{text!r} is not an address: unknown scheme {scheme!r}; {example}")
+    host, port_text = _split(rest)
+    if not host or any(c.isspace() or c in "/;,@" for c in host):
+        raise AddressError(f"{text!r} is not an address: no host; {example}")
+    try:
+        port = int(port_text) if port_text else DEFAULT_PORT
+    except ValueError:
+        raise AddressError(f"{text!r} is not an address: {port_text!r} is not a port; {example}") from None
+    if not (0 if port_zero else 1) <= port <= 65535:
+        raise AddressError(f"{text!r} is not an address: a port is between 1 and 65535, not {port}")
+    return Address("tcp", host, port)
+
+
+def _split(rest: str) -> tuple[str, str]:
+    if rest.startswith("["):
+        host, _, after = rest[1:].partition("]")
+        return host, after.removeprefix(":")
+    if rest.count(":") > 1:
+        return rest, ""  # a bare IPv6 address
+    host, _, port = rest.partition(":")
+    return host, port
+
+
+def parse_ports(text: str) -> tuple[int, int]:
+    """Read a range of ports, `5600-6599`.
+
+    Raises
+    ------
+    AddressError
+        It is not one.
+    """
+    first, _, last = text.partition("-")
+    try:
+        low, high = int(first), int(last or first)
+    except ValueError:
+        raise AddressError(f"{text!r} is not a range of ports; write for example 5600-6599") from None
+    if not 1 <= low <= high <= 65535:
+        raise AddressError(f"{text!r} is not a range of ports between 1 and 65535, smaller first")
+    return low, high

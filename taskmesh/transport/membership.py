@@ -1,0 +1,290 @@
+"""The peer's side of a registration: how a client or a daemon joins a hub, stays joined, and joins again.
+
+It owns the peer's sockets: REQ to control (registration and heartbeats), PULL from its lane, PUSH to submit or sink.
+All of them belong to one thread, except that a client's callers may push under its lock. A lane that breaks, a hub that
+does not know us any more, or one that is silent, leads to a new registration; the hub says whether the link goes on.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import zmq
+
+from ..core import messages as m
+from ..errors import PeerProtocolError
+from ..wire.stream import Stream, open_envelope, pack_control, unpack_control
+from .loop import Loop
+from .sockets import Context, Socket, close, disconnect_monitor, get, make, put
+
+HEARTBEAT_S = 1.0
+REPLY_TIMEOUT_S = 2.0
+SILENCE_S = 5.0  # without an answer to a heartbeat for this long, register again
+RETRY_FULL_S = 0.01
+FRAMES_PER_ROUND = 256
+NEVER = float("inf")
+
+
+class Owner(Protocol):
+    """Who joins: told of what arrives."""
+
+    def on_welcome(self, welcome: m.Registered) -> None:
+        """Registered; without `resume` the hub knows nothing of us."""
+
+    def on_message(self, message: m.LinkMessage) -> None:
+        """A message from the hub, in order, once."""
+
+    def on_refused(self, why: str) -> None:
+        """The hub does not want us."""
+
+    def on_lost(self) -> None:
+        """The hub does not answer; we go on trying."""
+
+
+class Membership:
+    """One peer's registration at one hub.
+
+    Parameters
+    ----------
+    context, loop
+        Where sockets are made and watched.
+    control
+        The hub's control endpoint.
+    register
+        The request, without cursors.
+    owner
+        Is told of what arrives.
+    lock
+        Guards the stream, for a client whose callers send; a daemon needs none.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        loop: Loop,
+        control: str,
+        register: m.Register,
+        owner: Owner,
+        lock: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self._lock = lock or nullcontext()
+        self._context = context
+        self._loop = loop
+        self._endpoint = control
+        self._request = register
+        self._owner = owner
+        self.stream: Stream | None = None
+        self.registered = False
+        self.dropped_frames = 0
+        self._attempt = 0
+        self._control: Socket | None = None
+        self._lane: Socket | None = None
+        self._monitor: Socket | None = None
+        self._outbox: Socket | None = None
+        self._asked_at = -NEVER  # when the request that waits for its reply was sent
+        self._waiting = False
+        self._heartbeat_at = 0.0
+        self._answered_at = 0.0
+        self._full_until = 0.0
+        self._open_control()
+
+    # ---- control --------------------------------------------------------------------------------------------
+
+    def _open_control(self) -> None:
+        if self._control is not None:
+            self._loop.forget(self._control)
+            close(self._control)
+        control = make(self._context, zmq.REQ)
+        control.setsockopt(zmq.RECONNECT_IVL, 50)
+        control.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if "[" in self._endpoint:
+            control.setsockopt(zmq.IPV6, 1)
+        control.connect(self._endpoint)
+        self._control = control
+        self._loop.watch(control, self._read_control)
+
+    def _ask(self, message: m.ControlMessage, now: float) -> None:
+        assert self._control is not None
+        put(self._control, pack_control(message))
+        self._asked_at = now
+        self._waiting = True
+
+    def _register(self, now: float) -> None:
+        stream = self.stream
+        incarnation, epoch, seen = (
+            (stream.incarnation, stream.epoch, stream.link.seen) if stream else (0, 0, 0)
+        )
+        request = self._request._replace(
+            attempt=self._attempt, incarnation=incarnation, epoch=epoch, seen=seen
+        )
+        self._ask(request, now)
+
+    def join_again(self) -> None:
+        """The registration does not hold any more: start another one."""
+        self.registered = False
+        self._attempt += 1
+        self._waiting = False
+        self._asked_at = -NEVER
+
+    def _read_control(self) -> None:
+        assert self._control is not None
+        while (frame := get(self._control)) is not None:
+            self._waiting = False
+            now = self._loop.now()
+            try:
+                message = unpack_control(frame)
+            except PeerProtocolError as error:
+                self._owner.on_refused(f"what answers at {self._endpoint} is no hub of this release ({error})")
+                return
+            if isinstance(message, m.Registered) and not self.registered:
+                self._welcome(message, now)
+            elif isinstance(message, m.Refused):
+                self._owner.on_refused(message.why)
+            elif isinstance(message, m.HeartbeatReply) and self.registered:
+                self._answered_at = now
+                if message.known:
+                    self._acknowledge(message.seen, now)
+                else:
+                    self.join_again()
+
+    def _acknowledge(self, seen: int, now: float) -> None:
+        assert self.stream is not None
+        with self._lock:
+            try:
+                self.stream.link.on_ack(seen, now)
+            except PeerProtocolError:
+                self.dropped_frames += 1
+
+    def _welcome(self, welcome: m.Registered, now: float) -> None:
+        resume = welcome.resume and self.stream is not None
+        with self._lock:
+            if self.stream is None:
+                self.stream = Stream(welcome.incarnation, welcome.epoch)
+            else:
+                self.stream.renew(welcome.incarnation, welcome.epoch, welcome.seen if resume else None, now)
+            self._open_lane(welcome)
+            self.registered = True
+        self._answered_at = now
+        self._heartbeat_at = now + HEARTBEAT_S
+        self._owner.on_welcome(welcome._replace(resume=resume))
+
+    # ---- lane and outbox ------------------------------------------------------------------------------------
+
+    def _open_lane(self, welcome: m.Registered) -> None:
+        self._close_lane()
+        lane = make(self._context, zmq.PULL)
+        lane.setsockopt(zmq.RECONNECT_IVL, -1)  # a lane is for one registration: never come back to its port
+        outbox = make(self._context, zmq.PUSH, linger_ms=1000)
+        outbox.setsockopt(zmq.RECONNECT_IVL, 50)
+        outbox.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        for sock in (lane, outbox):
+            if "[" in self._endpoint:
+                sock.setsockopt(zmq.IPV6, 1)
+        if not welcome.lane.startswith("inproc:"):
+            self._monitor = disconnect_monitor(lane)
+            self._loop.watch(self._monitor, self._read_monitor)
+        lane.connect(self._reachable(welcome.lane))
+        outbox.connect(self._reachable(welcome.inbox))
+        self._lane, self._outbox = lane, outbox
+        self._loop.watch(lane, self._read_lane)
+
+    def _reachable(self, endpoint: str) -> str:
+        """A hub that listens on every address names none: we use the one that we came by."""
+        head, _, port = endpoint.rpartition(":")
+        if head in ("tcp://0.0.0.0", "tcp://[::]"):
+            return f"{self._endpoint.rpartition(':')[0]}:{port}"
+        return endpoint
+
+    def _close_lane(self, linger_ms: int = 0) -> None:
+        for sock, linger in ((self._lane, 0), (self._outbox, linger_ms)):
+            if sock is not None:
+                self._loop.forget(sock)
+                if self._monitor is not None and sock is self._lane:
+                    self._loop.forget(self._monitor)
+                    self._monitor = None
+                close(sock, linger)
+        self._lane = self._outbox = None
+
+    def _read_monitor(self) -> None:
+        assert self._monitor is not None
+        self._monitor.recv_multipart(zmq.NOBLOCK)
+        self._loop.forget(self._monitor)
+        if self.registered:
+            self.join_again()
+
+    def _read_lane(self) -> None:
+        lane, stream = self._lane, self.stream
+        assert lane is not None and stream is not None
+        for _ in range(FRAMES_PER_ROUND):
+            frame = get(lane)
+            if frame is None:
+                return
+            now = self._loop.now()
+            try:
+                envelope = open_envelope(frame)
+                if envelope.epoch != stream.epoch or envelope.incarnation != stream.incarnation:
+                    raise PeerProtocolError("a frame of another registration")
+                with self._lock:
+                    message = stream.receive(envelope, now)
+            except PeerProtocolError:
+                self.dropped_frames += 1
+                continue
+            if message is not None:
+                self._owner.on_message(message)
+                if lane is not self._lane:  # the owner closed us
+                    return
+
+    # ---- out ------------------------------------------------------------------------------------------------
+
+    def pump(self, now: float) -> None:
+        """Put on the wire what the stream has. Under the caller's lock, where there is one."""
+        outbox = self._outbox
+        if not self.registered or outbox is None or self.stream is None or now < self._full_until:
+            return
+        sent = self.stream.pump(lambda frame: put(outbox, frame), now)
+        self._full_until = 0.0 if sent else now + RETRY_FULL_S
+
+    # ---- time -----------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        """Register, send heartbeats, and notice silence. `pump` is separate, because callers have a lock for it."""
+        if self._waiting and now - self._asked_at > REPLY_TIMEOUT_S:
+            self._waiting = False
+            self._owner.on_lost()
+        if not self.registered:
+            if not self._waiting:
+                self._register(now)
+        elif now - self._answered_at > SILENCE_S:
+            self._owner.on_lost()
+            self.join_again()
+        elif now >= self._heartbeat_at and not self._waiting:
+            self._heartbeat_at = now + HEARTBEAT_S
+            assert self.stream is not None
+            stream = self.stream
+            self._ask(
+                m.Heartbeat(self._request.instance, stream.incarnation, stream.epoch, stream.link.seen), now
+            )
+        if self.stream is not None:
+            with self._lock:
+                self.stream.link.on_time(now)
+
+    def next_deadline(self) -> float:
+        """When `on_time` or `pump` is due."""
+        if not self.registered:
+            return self._asked_at + REPLY_TIMEOUT_S
+        deadline = self._asked_at + REPLY_TIMEOUT_S if self._waiting else self._heartbeat_at
+        assert self.stream is not None
+        link_deadline = self.stream.link.next_deadline()
+        return min(deadline, self._full_until or link_deadline, max(link_deadline, self._full_until))
+
+    def close(self, linger_ms: int = 1000) -> None:
+        """Close every socket; what is unsent is kept for `linger_ms`."""
+        self.registered = False
+        self._close_lane(linger_ms)
+        if self._control is not None:
+            self._loop.forget(self._control)
+            close(self._control)
+            self._control = None
+
+

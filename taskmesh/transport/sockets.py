@@ -1,0 +1,125 @@
+"""Making sockets as this project needs them, and saying clearly when one cannot be had."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import zmq
+
+from ..errors import AddressError
+
+HIGH_WATER = 2000  # messages; a fuse: links keep at most 512 in flight
+MAX_SOCKETS = 16_384
+Context = zmq.Context[Any]
+Socket = zmq.Socket[Any]
+
+
+def new_context(io_threads: int = 1) -> Context:
+    """A context that allows many lanes; the limit has to be set before the first socket.
+
+    Also raises the soft limit of open files to the hard one, because every lane takes three.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    context = zmq.Context(io_threads)
+    context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+    return context
+
+
+def make(context: Context, kind: int, linger_ms: int = 0) -> Socket:
+    """A socket with this project's defaults.
+
+    Raises
+    ------
+    AddressError
+        No more sockets or files may be opened; the message says which limit to raise.
+    """
+    try:
+        sock = context.socket(kind)
+    except zmq.ZMQError as error:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise AddressError(
+            f"cannot open another socket ({error}): this process may have {soft} open files "
+            f"(ulimit -n) and {MAX_SOCKETS} sockets"
+        ) from error
+    sock.setsockopt(zmq.LINGER, linger_ms)
+    sock.setsockopt(zmq.SNDHWM, HIGH_WATER)
+    sock.setsockopt(zmq.RCVHWM, HIGH_WATER)
+    sock.setsockopt(zmq.MAXMSGSIZE, 1 << 20)  # frames have at most 256 KiB; a foreign peer may try more
+    if kind in (zmq.PUSH, zmq.PULL, zmq.REQ):
+        sock.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10_000)
+        sock.setsockopt(zmq.HEARTBEAT_TTL, 10_000)
+    if kind == zmq.REQ:
+        sock.setsockopt(zmq.REQ_RELAXED, 1)
+        sock.setsockopt(zmq.REQ_CORRELATE, 1)
+    return sock
+
+
+def bind(sock: Socket, endpoint: str) -> str:
+    """Bind, and return the endpoint as it became (port 0 picked).
+
+    Raises
+    ------
+    AddressError
+        In use, not ours, or not permitted: one clear line.
+    """
+    wanted = endpoint.replace(":0", ":*") if endpoint.endswith(":0") else endpoint
+    if endpoint.startswith("tcp://["):
+        sock.setsockopt(zmq.IPV6, 1)
+    try:
+        sock.bind(wanted)
+    except zmq.ZMQError as error:
+        reasons = {
+            zmq.EADDRINUSE: "it is in use; is another hub running there? Choose another with --listen",
+            zmq.EADDRNOTAVAIL: "that address is not one of this machine's",
+            zmq.ENODEV: "that address is not one of this machine's",
+        }
+        raise AddressError(f"cannot listen on {endpoint}: {reasons.get(error.errno, str(error))}") from error
+    bound: str = sock.getsockopt_string(zmq.LAST_ENDPOINT)
+    return bound
+
+
+def put(sock: Socket, frame: bytes) -> bool:
+    """Send without waiting; False when the socket is full or has no peer."""
+    try:
+        sock.send(frame, zmq.NOBLOCK)
+    except zmq.Again:
+        return False
+    return True
+
+
+def get(sock: Socket) -> bytes | None:
+    """Receive one frame without waiting; None when there is none, or when a REQ socket has asked nothing.
+
+    A message of several frames, which no peer of ours sends, comes as an empty one, which nothing decodes.
+    """
+    try:
+        data: bytes = sock.recv(zmq.NOBLOCK)
+    except zmq.Again:
+        return None
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EFSM:
+            return None
+        raise
+    if sock.getsockopt(zmq.RCVMORE):
+        sock.recv_multipart(zmq.NOBLOCK)
+        return b""
+    return data
+
+
+def disconnect_monitor(sock: Socket) -> Socket:
+    """A socket that becomes readable when `sock` loses a peer."""
+    monitor: Socket = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    monitor.setsockopt(zmq.LINGER, 0)
+    return monitor
+
+
+def close(sock: Socket, linger_ms: int = 0) -> None:
+    """Close a socket and its monitor; what is unsent is kept for `linger_ms`."""
+    if sock.closed:
+        return
+    sock.disable_monitor()
+    sock.close(linger=linger_ms)

@@ -1,0 +1,1 @@
+"""How messages look as bytes: envelopes, msgpack bodies, pickled payloads, runner pipes."""

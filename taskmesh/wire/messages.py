@@ -1,0 +1,176 @@
+"""Messages to bytes and back: msgpack arrays, as documented in docs/protocol.md.
+
+Every body is one msgpack array whose first element is the kind. Decoding trusts nothing: sizes, types and ranges are
+checked here, once, and whatever does not fit is a `PeerProtocolError`, which the shells count, log and drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgpack
+
+from ..core import messages as m
+from ..core.chunk import Chunk
+from ..errors import LocalProtocolError, PeerProtocolError
+
+Message = m.LinkMessage | m.ControlMessage
+
+KINDS: dict[int, type[Message]] = {
+    1: m.Spec, 2: m.Body, 3: m.Submit, 4: m.Cancel, 5: m.Retire, 6: m.Close,
+    10: m.Results, 11: m.Cancelled, 12: m.Goodbye,
+    20: m.Dispatch, 21: m.Revoke, 22: m.Forget,
+    30: m.Done, 31: m.Strike, 32: m.GiveBack, 33: m.NeedBody, 34: m.Slots, 35: m.Leaving,
+    40: m.Register, 41: m.Registered, 42: m.Refused, 43: m.Heartbeat, 44: m.HeartbeatReply,
+    45: m.StatusRequest, 46: m.StatusReply,
+}  # fmt: skip
+_NUMBER = {cls: kind for kind, cls in KINDS.items()}
+
+
+def _chunk_fields(value: object) -> tuple[object, ...]:
+    if not isinstance(value, Chunk):
+        raise LocalProtocolError(f"cannot send a {type(value).__name__}")
+    return (
+        value.first, value.base, value.count, value.sizes, value.items, value.grain, value.payload,
+    )  # fmt: skip
+
+
+def encode(message: Message) -> bytes:
+    """`message` as one msgpack array."""
+    data: bytes = msgpack.packb((_NUMBER[type(message)], *message), default=_chunk_fields)
+    return data
+
+
+def decode(data: bytes | memoryview) -> Message:
+    """The message in `data`.
+
+    Raises
+    ------
+    PeerProtocolError
+        The bytes are not a message: not msgpack, of an unknown kind, or with fields that make no sense.
+    """
+    try:
+        kind, *fields = msgpack.unpackb(data, use_list=False, strict_map_key=True)
+        build, schema = _DECODERS[kind]
+        if [type(field) for field in fields] != schema:
+            raise PeerProtocolError(f"the fields of {KINDS[kind].__name__} have the wrong types")
+        return build(fields)
+    except PeerProtocolError:
+        raise
+    except Exception as error:  # a peer's bytes: msgpack has many ways to refuse them, all mean the same here
+        raise PeerProtocolError(f"not a message: {type(error).__name__}: {error}") from error
+
+
+# ---- checks, one per shape ----------------------------------------------------------------------------------------
+
+
+def _range(lo: int, hi: int) -> None:
+    if not 0 <= lo < hi:
+        raise PeerProtocolError(f"[{lo}, {hi}) is not a range of tasks")
+
+
+def _ranges(values: Sequence[Any]) -> list[tuple[int, int]]:
+    ranges = []
+    for lo, hi in values:
+        _range(lo, hi)
+        ranges.append((lo, hi))
+    return ranges
+
+
+def _chunk(fields: Sequence[Any]) -> Chunk:
+    if [type(field) for field in fields] != [int, int, int, bytes, bytes, int, bytes]:
+        raise PeerProtocolError("the fields of a chunk have the wrong types")
+    chunk = Chunk(*fields)
+    fault = chunk.fault()
+    if fault:
+        raise PeerProtocolError(f"chunk {chunk.first}: {fault}")
+    return chunk
+
+
+def _outcome(fields: Sequence[Any]) -> m.Outcome:
+    if [type(field) for field in fields] != [int, int, int, int, int, bytes]:
+        raise PeerProtocolError("the fields of an outcome have the wrong types")
+    outcome = m.Outcome(*fields)
+    _range(outcome.lo, outcome.hi)
+    form = m.Form(outcome.form)
+    if form >= m.Form.ERROR and outcome.hi != outcome.lo + 1:
+        raise PeerProtocolError(f"an outcome of form {form.name} speaks of {outcome.hi - outcome.lo} tasks")
+    return outcome
+
+
+def _submit(f: Sequence[Any]) -> m.Submit:
+    chunk = _chunk(f[1])
+    if chunk.base:
+        raise PeerProtocolError("a new chunk starts at offset 0")
+    return m.Submit(f[0], chunk)
+
+
+def _dispatch(f: Sequence[Any]) -> m.Dispatch:
+    chunk = _chunk(f[10])
+    if not chunk.base <= f[8] < f[9] <= chunk.end:
+        raise PeerProtocolError(f"[{f[8]}, {f[9]}) is not inside its chunk")
+    return m.Dispatch(*f[:10], chunk)
+
+
+def _finished(fields: Sequence[Any]) -> m.Finished:
+    if [type(field) for field in fields] != [int, int, float, tuple]:
+        raise PeerProtocolError("the fields of a finished range have the wrong types")
+    return m.Finished(fields[0], fields[1], fields[2], _outcome(fields[3]))
+
+
+def _cancel(f: Sequence[Any]) -> m.Cancel:
+    _range(f[2], f[3])
+    return m.Cancel(*f)
+
+
+def _revoke(f: Sequence[Any]) -> m.Revoke:
+    _range(f[1], f[2])
+    return m.Revoke(*f)
+
+
+def _strike(f: Sequence[Any]) -> m.Strike:
+    _range(f[1], f[2])
+    return m.Strike(*f)
+
+
+def _plain(cls: Callable[..., Message]) -> Callable[[Sequence[Any]], Message]:
+    return lambda fields: cls(*fields)
+
+
+_SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Message] | None]] = {
+    m.Spec: ([int, str, bytes, bytes, int], None),
+    m.Body: ([bytes, bytes], None),
+    m.Submit: ([int, tuple], _submit),
+    m.Cancel: ([int, int, int, int], _cancel),
+    m.Retire: ([int], None),
+    m.Close: ([], None),
+    m.Results: ([tuple], lambda f: m.Results([_outcome(o) for o in f[0]])),
+    m.Cancelled: (
+        [int, int, tuple, tuple],
+        lambda f: m.Cancelled(f[0], f[1], _ranges(f[2]), _ranges(f[3])),
+    ),
+    m.Goodbye: ([str], None),
+    m.Dispatch: ([int, int, int, str, bytes, bytes, int, bool, int, int, tuple], _dispatch),
+    m.Revoke: ([int, int, int], _revoke),
+    m.Forget: ([int], None),
+    m.Done: ([tuple], lambda f: m.Done([_finished(e) for e in f[0]])),
+    m.Strike: ([int, int, int, bytes], _strike),
+    m.GiveBack: (
+        [int, tuple, tuple],
+        lambda f: m.GiveBack(f[0], _ranges(f[1]), _ranges(f[2])),
+    ),
+    m.NeedBody: ([bytes], None),
+    m.Slots: ([int], None),
+    m.Leaving: ([], None),
+    m.Register: ([str, int, int, int, int, int, str, str, int, int, str, str], None),
+    m.Registered: ([int, int, bool, int, str, str, str], None),
+    m.Refused: ([str], None),
+    m.Heartbeat: ([int, int, int, int], None),
+    m.HeartbeatReply: ([bool, int], None),
+    m.StatusRequest: ([], None),
+    m.StatusReply: ([bytes], None),
+}
+_DECODERS: dict[int, tuple[Callable[[Sequence[Any]], Message], list[type]]] = {
+    kind: (_SCHEMAS[cls][1] or _plain(cls), _SCHEMAS[cls][0]) for kind, cls in KINDS.items()
+}

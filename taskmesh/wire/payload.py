@@ -1,0 +1,168 @@
+"""Pickles: the only file of the project that makes and opens them, used by clients and runners, never by hub or daemon.
+
+`pickle` where it suffices, `cloudpickle` where it does not. `pickle` stores what lives in `__main__` by a name that
+no other process has, so a payload in which `__main__` occurs is pickled again by cloudpickle, which sends it by value.
+
+A leaf of a call is a pickled tuple of arguments, or a list `[args, kwargs]`; a leaf of items is a pickled list (one
+iterable) or a tuple of lists (several, one column each).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pickle import dumps as _dumps
+from pickle import loads
+
+from ..core.chunk import pack_sizes, unpack_sizes
+from ..errors import ModuleMissing, PayloadError, RemoteError, RemoteTraceback
+
+__all__ = [
+    "ATOMS", "describe", "digest_of", "dump", "dump_body", "dump_call", "dump_each", "dump_error", "load_error",
+    "load_each", "loads", "unpickling_error",
+]  # fmt: skip
+
+ATOMS = frozenset({type(None), bool, int, float, str, bytes, complex})
+"""Types whose values nobody can change afterwards: their results may be pickled later, many at a time."""
+
+_MAIN = b"__main__"
+
+
+def dump(value: object) -> bytes:
+    """Pickle any value.
+
+    Raises
+    ------
+    Exception
+        Whatever the value's own pickling raises.
+    """
+    try:
+        data = _dumps(value, 5)
+    except Exception:  # a user's object: only cloudpickle's verdict on it counts
+        return _cloud(value)
+    return _cloud(value) if _MAIN in data else data
+
+
+def _cloud(value: object) -> bytes:
+    import cloudpickle
+
+    data: bytes = cloudpickle.dumps(value, protocol=5)
+    return data
+
+
+def dump_call(args: tuple[object, ...], kwargs: Mapping[str, object], name: str) -> bytes:
+    """The leaf of one call.
+
+    Raises
+    ------
+    PayloadError
+        An argument cannot be pickled.
+    """
+    try:
+        return dump([args, kwargs] if kwargs else args)
+    except Exception as error:
+        raise PayloadError(
+            f"cannot pickle the arguments of {name}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def dump_body(function: Callable[..., object], name: str) -> bytes:
+    """A function as it travels: by reference where the other side can import it, else by value.
+
+    Raises
+    ------
+    PayloadError
+        It refers to something that cannot be pickled.
+    """
+    try:
+        return dump(function)
+    except Exception as error:
+        raise PayloadError(f"cannot pickle {name}: {type(error).__name__}: {error}") from error
+
+
+def digest_of(body: bytes) -> bytes:
+    """The name of a body: 16 bytes of BLAKE2b."""
+    return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def dump_each(pickles: Sequence[bytes]) -> bytes:
+    """Several pickles as one blob of form `EACH`."""
+    return b"".join((pack_sizes([len(pickles)]), pack_sizes([len(p) for p in pickles]), *pickles))
+
+
+def load_each(blob: bytes) -> list[memoryview]:
+    """The pickles in a blob of form `EACH`, unopened."""
+    (count,) = unpack_sizes(blob[:4])
+    start, view, pickles = 4 + 4 * count, memoryview(blob), []
+    for size in unpack_sizes(blob[4:start]):
+        pickles.append(view[start : start + size])
+        start += size
+    return pickles
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """Qualified type name and text of `error`, whatever its `__str__` does."""
+    cls = type(error)
+    prefix = "" if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}."
+    try:
+        text = str(error)
+    except Exception as broken:  # a user's __str__
+        text = f"<its __str__ raised {type(broken).__name__}>"
+    return f"{prefix}{cls.__qualname__}", text
+
+
+def dump_error(error: BaseException, skip_frames: int = 0) -> bytes:
+    """An exception as it travels: strings that always arrive, and its pickle where it has one.
+
+    Parameters
+    ----------
+    error
+        What the task raised.
+    skip_frames
+        How many of the outermost frames of its traceback are the runner's own, and to be left out.
+    """
+    trace = error.__traceback__
+    for _ in range(skip_frames):
+        trace = trace.tb_next if trace is not None and trace.tb_next is not None else trace
+    type_name, text = describe(error)
+    try:
+        printed = "".join(traceback.format_exception(type(error), error, trace))
+    except Exception as broken:  # a user's __str__, __repr__ or __cause__
+        printed = f"{type_name}: {text} (its traceback cannot be printed: {type(broken).__name__})\n"
+    try:
+        pickled: bytes | None = dump(error)
+    except Exception:  # a user's exception; it arrives as RemoteError
+        pickled = None
+    clean = [part.encode("utf-8", "backslashreplace").decode() for part in (type_name, text, printed)]
+    return _dumps((*clean, pickled), 5)
+
+
+def load_error(blob: bytes) -> BaseException:
+    """The exception in `blob`, with the remote traceback as its cause."""
+    type_name, text, printed, pickled = loads(blob)
+    error: object = None
+    if pickled is not None:
+        try:
+            error = loads(pickled)
+        except Exception:  # e.g. an __init__ that does not take what `args` holds
+            error = None
+    if not isinstance(error, BaseException):
+        error = RemoteError(type_name, text, printed)
+    error.__cause__ = RemoteTraceback(printed)
+    return error
+
+
+def unpickling_error(error: BaseException, what: str, host: str) -> PayloadError:
+    """What a task fails with when `what` ("the arguments", "the result", …) cannot be unpickled on `host`."""
+    type_name, text = describe(error)
+    if isinstance(error, ModuleNotFoundError):
+        return ModuleMissing(
+            f"{host} has no module {error.name!r}, which is needed to unpickle {what}. Install it there, or put it "
+            f"on the PYTHONPATH of the worker, or make it travel along with "
+            f"cloudpickle.register_pickle_by_value({(error.name or 'module').partition('.')[0]})"
+        )
+    return PayloadError(f"{what} cannot be unpickled on {host}: {type_name}: {text}")

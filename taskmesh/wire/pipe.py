@@ -1,0 +1,141 @@
+"""What daemon and runner say to each other over their socketpair.
+
+Frames are `size u64, kind u8, body`; bodies are fixed structs followed by raw bytes, because the runner's process
+holds nothing but the standard library and cloudpickle. Tasks are named by their *position*: the running count of
+tasks that this runner was ever handed. The claim and limit words (`cells`) speak of the same positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+from ..core.chunk import Chunk
+
+FRAME = Struct("<QB")
+BODY, DROP, DOSE = 1, 2, 3  # daemon to runner
+READY, OUTCOME, STOPPED, SUBMIT, AWAIT, RESULTS = 11, 12, 13, 14, 15, 16  # the last three are reserved
+
+REQUEST = Struct("<Q")  # daemon to nursery: the number of a runner to fork
+ANSWER = Struct("<cQq")  # nursery to daemon: kind, number, pid or wait status
+FORKED, GONE = b"F", b"G"
+
+_DOSE = Struct("<QQQQQIIHHHQQQQQ")
+_OUTCOME = Struct("<QIBd")
+_STOPPED = Struct("<QQ")
+
+Buffers = list[bytes | memoryview]
+
+
+class Dose(NamedTuple):
+    """Tasks handed to a runner: offsets `[lo, hi)` of `chunk`, at positions from `at` on.
+
+    `block` is how many tasks may be claimed at once: 1, or more where they are known to be very short.
+    """
+
+    at: int
+    session: int
+    spec: int
+    attempt: int
+    lo: int
+    hi: int
+    block: int
+    name: str
+    digest: bytes
+    init: bytes
+    chunk: Chunk
+
+
+class PipeOutcome(NamedTuple):
+    """Outcome of the `count` tasks from position `at` on; see `Form`."""
+
+    at: int
+    count: int
+    form: int
+    busy_s: float
+    blob: bytes
+
+
+class PipeStopped(NamedTuple):
+    """The runner dropped the tasks at positions `[at, end)` without starting them, as the limit told it."""
+
+    at: int
+    end: int
+
+
+def frame(kind: int, *parts: bytes | memoryview) -> Buffers:
+    """A frame as buffers for `sendmsg`."""
+    return [FRAME.pack(sum(map(len, parts)), kind), *parts]
+
+
+def pack_dose(dose: Dose) -> Buffers:
+    """A `DOSE` frame."""
+    chunk, name = dose.chunk, dose.name.encode("utf-8", "surrogatepass")[:60_000]
+    head = _DOSE.pack(
+        dose.at, dose.session, dose.spec, dose.lo, dose.hi, dose.attempt, dose.block,
+        len(name), len(dose.digest), len(dose.init),
+        chunk.first, chunk.base, chunk.count, len(chunk.sizes), len(chunk.items),
+    )  # fmt: skip
+    return frame(DOSE, head, name, dose.digest, dose.init, chunk.sizes, chunk.items, chunk.payload)
+
+
+def unpack_dose(body: bytes) -> Dose:
+    """The inverse of `pack_dose`."""
+    (
+        at, session, spec, lo, hi, attempt, block, n_name, n_digest, n_init,
+        first, base, count, n_sizes, n_items,
+    ) = _DOSE.unpack_from(body)  # fmt: skip
+    parts, start = [], _DOSE.size
+    for length in (n_name, n_digest, n_init, n_sizes, n_items):
+        parts.append(body[start : start + length])
+        start += length
+    name, digest, init, sizes, items = parts
+    chunk = Chunk(first, base, count, sizes, items, 1, body[start:])
+    text = name.decode("utf-8", "replace")
+    return Dose(at, session, spec, attempt, lo, hi, block, text, digest, init, chunk)
+
+
+def pack_outcome(outcome: PipeOutcome) -> Buffers:
+    """An `OUTCOME` frame."""
+    return frame(
+        OUTCOME, _OUTCOME.pack(outcome.at, outcome.count, outcome.form, outcome.busy_s), outcome.blob
+    )
+
+
+def unpack_outcome(body: bytes) -> PipeOutcome:
+    """The inverse of `pack_outcome`."""
+    return PipeOutcome(*_OUTCOME.unpack_from(body), body[_OUTCOME.size :])
+
+
+def pack_stopped(stopped: PipeStopped) -> Buffers:
+    """A `STOPPED` frame."""
+    return frame(STOPPED, _STOPPED.pack(stopped.at, stopped.end))
+
+
+def unpack_stopped(body: bytes) -> PipeStopped:
+    """The inverse of `pack_stopped`."""
+    return PipeStopped(*_STOPPED.unpack(body))
+
+
+class Frames:
+    """Cuts a byte stream into frames, whatever pieces it arrives in."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
+        """Add `data` and yield `(kind, body)` of each frame that is now whole."""
+        buffer = self._buffer
+        buffer += data
+        start, end = 0, len(buffer)
+        try:
+            while end - start >= FRAME.size:
+                size, kind = FRAME.unpack_from(buffer, start)
+                if end - start - FRAME.size < size:
+                    break
+                body = bytes(memoryview(buffer)[start + FRAME.size : start + FRAME.size + size])
+                start += FRAME.size + size
+                yield kind, body
+        finally:
+            del buffer[:start]

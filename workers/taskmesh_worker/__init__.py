@@ -1,0 +1,1 @@
+"""The worker daemon: one per machine, started by `taskmesh worker`; it supervises runners, which run tasks."""

@@ -1,0 +1,307 @@
+"""The daemon's shell: its membership at the hub, its nursery and its runners' pipes around the plan.
+
+Each round reads what hub, nursery and runners have said, hands it to the plan, ends with a `Tick`, and performs what
+the plan wants. It never waits for a runner, and nothing that a runner writes can stop it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import secrets
+import signal
+import struct
+import sys
+from dataclasses import dataclass, field
+
+import msgpack
+
+from taskmesh import __version__
+from taskmesh.core import messages as m
+from taskmesh.errors import PeerProtocolError
+from taskmesh.transport.loop import Loop
+from taskmesh.transport.membership import Membership
+from taskmesh.transport.sockets import Context
+from taskmesh.wire import pipe
+
+from . import plan as p
+from .forking import NurseryProcess, RunnerPipe
+
+log = logging.getLogger("taskmesh.worker")
+
+DONE_BYTES = 128 * 1024
+LOST_AFTER_S = 5.0
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """What a daemon is.
+
+    Attributes
+    ----------
+    control
+        The hub's control endpoint.
+    slots
+        How many runners to keep: how many tasks run at once.
+    name
+        What it is called in logs and status.
+    sys_path
+        Where runners look for modules.
+    """
+
+    control: str
+    slots: int
+    name: str
+    sys_path: list[str] = field(default_factory=lambda: list(sys.path))
+
+
+def host_name() -> str:
+    """What this machine is called."""
+    return platform.node() or "localhost"
+
+
+class Daemon:
+    """A running daemon on `loop`.
+
+    Parameters
+    ----------
+    config
+        What it is.
+    context, loop
+        Where its sockets live.
+    nursery
+        Already started: it starts before the context does, so that the two start at the same time.
+    """
+
+    def __init__(self, config: DaemonConfig, context: Context, loop: Loop, nursery: NurseryProcess) -> None:
+        self._config = config
+        self._loop = loop
+        self._host = host_name()
+        self.plan = p.Plan(config.slots)
+        self._nursery = nursery
+        self._pipes: dict[int, RunnerPipe] = {}
+        self._finished: list[m.Finished] = []
+        self.refused: str | None = None
+        self.left = False
+        self._lost_since: float | None = None
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        self.membership = Membership(
+            context, loop, config.control,
+            m.Register(
+                "daemon", secrets.randbits(64), 0, 0, 0, 0, config.name, self._host, os.getpid(), config.slots,
+                __version__, python,
+            ),
+            self,
+        )  # fmt: skip
+        loop.watch(nursery.sock.fileno(), self._read_nursery)
+        loop.add_part(self)
+
+    # ---- the hub --------------------------------------------------------------------------------------------
+
+    def on_welcome(self, welcome: m.Registered) -> None:
+        """Registered; a hub that does not know us wants nothing of what we hold."""
+        if not welcome.resume:
+            self._act(p.Reset())
+        self._lost_since = None
+        log.info("joined %s as %s with %d runners", self._config.control, self._config.name, self._config.slots)
+
+    def on_message(self, message: m.LinkMessage) -> None:
+        """Work, functions, cancellations, or goodbye."""
+        if isinstance(message, m.Goodbye):
+            self._on_goodbye(message.why)
+        else:
+            self._act(p.FromHub(message))
+
+    def _on_goodbye(self, why: str) -> None:
+        if self.plan.draining:
+            self.left = True
+        else:
+            log.warning("the hub said goodbye (%s); waiting for it to come back", why)
+            self.membership.join_again()
+
+    def on_refused(self, why: str) -> None:
+        """The hub does not want us: `refused` says why."""
+        self.refused = why
+
+    def on_lost(self) -> None:
+        """The hub is silent: say so once, and go on trying."""
+        if self._lost_since is None:
+            self._lost_since = self._loop.now()
+            log.warning("no answer from the hub at %s; trying again until it comes", self._config.control)
+        if self.plan.draining:
+            self.left = True  # nobody is there to give anything back to
+
+    # ---- the nursery ----------------------------------------------------------------------------------------
+
+    def _read_nursery(self) -> None:
+        try:
+            for forked, number, value in self._nursery.answers():
+                if forked:
+                    self._pipes[number].pid = value
+                else:
+                    self._bury(number, value)
+        except ConnectionError:
+            self._replace_nursery()
+
+    def _bury(self, number: int, status: int) -> None:
+        runner = self._pipes.get(number)
+        if runner is None:
+            return
+        self._read_runner(runner)  # what it said before it died counts
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            died = f"was killed by {_signal_name(-code)}"
+        else:
+            died = f"exited with code {code}"
+        log.warning("runner %d (pid %s) %s", number, runner.pid, died)
+        report = {
+            "host": self._host, "pid": runner.pid or 0,
+            "exitcode": code if code >= 0 else None, "signal": _signal_name(-code) if code < 0 else None,
+        }  # fmt: skip
+        claimed = runner.cells.claimed()
+        self._loop.forget(runner.sock.fileno())
+        runner.close()
+        del self._pipes[number]
+        self._act(p.RunnerGone(number, claimed, msgpack.packb(report)))
+
+    def _replace_nursery(self) -> None:
+        """A dead nursery means dead runners."""
+        log.error("the nursery died, and its runners with it; starting another")
+        self._loop.forget(self._nursery.sock.fileno())
+        self._nursery.close()
+        self._nursery = NurseryProcess(self._host, self._config.sys_path)
+        self._loop.watch(self._nursery.sock.fileno(), self._read_nursery)
+        for number in list(self._pipes):
+            self._bury(number, signal.SIGKILL)
+
+    # ---- the runners ----------------------------------------------------------------------------------------
+
+    def _serve_runner(self, runner: RunnerPipe) -> None:
+        if runner.backlog:
+            runner.write()
+            self._watch(runner)
+        self._read_runner(runner)
+
+    def _watch(self, runner: RunnerPipe) -> None:
+        self._loop.watch(runner.sock.fileno(), lambda: self._serve_runner(runner), writable=runner.backlog)
+
+    def _read_runner(self, runner: RunnerPipe) -> None:
+        try:
+            for kind, body in runner.read():
+                if kind == pipe.OUTCOME:
+                    self._act(p.RunnerSaid(runner.number, pipe.unpack_outcome(body)))
+                elif kind == pipe.READY:
+                    self._act(p.RunnerReady(runner.number))
+                elif kind == pipe.STOPPED:
+                    self._act(p.RunnerSaid(runner.number, pipe.unpack_stopped(body)))
+                else:
+                    raise PeerProtocolError(f"a frame of unknown kind {kind}")
+        except (PeerProtocolError, struct.error) as error:
+            log.error("runner %d (pid %s) wrote nonsense (%s); ending it", runner.number, runner.pid, error)
+            runner.kill()
+
+    # ---- actions --------------------------------------------------------------------------------------------
+
+    def _act(self, event: p.Event) -> None:
+        now = self._loop.now()
+        for action in self.plan.handle(event, now):
+            self._perform(action)
+
+    def _perform(self, action: p.Action) -> None:
+        if isinstance(action, p.Report):
+            self._report(action.message)
+        elif isinstance(action, p.Hand):
+            runner = self._pipes[action.runner]
+            runner.cells.set_limit(action.limit)
+            self._send(runner, pipe.pack_dose(action.dose))
+        elif isinstance(action, p.GiveBody):
+            runner = self._pipes[action.runner]
+            if action.drop is not None:
+                self._send(runner, pipe.frame(pipe.DROP, action.drop))
+            self._send(runner, pipe.frame(pipe.BODY, action.digest, action.data))
+        elif isinstance(action, p.Start):
+            self._start(action.runner)
+        elif isinstance(action, p.Lower):
+            self._pipes[action.runner].cells.set_limit(action.limit)
+        else:
+            end = self._pipes[action.runner].cells.claimed()[1]
+            self._act(p.Claimed(action.runner, end))
+
+    def _send(self, runner: RunnerPipe, buffers: pipe.Buffers) -> None:
+        before = runner.backlog
+        runner.send(buffers)
+        if runner.backlog != before:
+            self._watch(runner)
+
+    def _start(self, number: int) -> None:
+        try:
+            runner = self._nursery.fork(number)
+        except OSError:  # it died just now; the loop will see that and replace it
+            self._act(p.RunnerGone(number, (0, 0), b""))
+            return
+        self._pipes[number] = runner
+        self._watch(runner)
+
+    def _report(self, message: m.LinkMessage | m.Finished) -> None:
+        if isinstance(message, m.Finished):
+            self._finished.append(message)
+        else:
+            self._flush()
+            if self.membership.stream is not None:
+                self.membership.stream.send(message)
+
+    def _flush(self) -> None:
+        """Outcomes of one round travel together, about 128 KiB to a message."""
+        stream = self.membership.stream
+        if not self._finished or stream is None:
+            return
+        batch: list[m.Finished] = []
+        size = 0
+        for entry in self._finished:
+            if batch and size + len(entry.outcome.blob) > DONE_BYTES:
+                stream.send(m.Done(batch))
+                batch, size = [], 0
+            batch.append(entry)
+            size += len(entry.outcome.blob) + 64
+        stream.send(m.Done(batch))
+        self._finished.clear()
+
+    # ---- time -----------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        """Everything readable has been read: let the plan hand out work, then tell the hub."""
+        self._act(p.Tick())
+        self._flush()
+        self.membership.on_time(now)
+        self.membership.pump(now)
+
+    def next_deadline(self) -> float:
+        """When `on_time` is due if nothing arrives."""
+        return min(self.plan.next_deadline(), self.membership.next_deadline())
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Give back what has not started, finish the rest, then leave: `left` becomes true."""
+        self._act(p.Drain())
+        if not self.membership.registered:
+            self.left = True
+
+    def close(self) -> None:
+        """End every runner at once, and let go of the hub."""
+        self.membership.close(linger_ms=200)
+        self._loop.forget(self._nursery.sock.fileno())
+        self._nursery.close()
+        for runner in self._pipes.values():
+            self._loop.forget(runner.sock.fileno())
+            runner.close()
+        self._pipes.clear()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,646 @@
+"""The plan: the daemon's side of every decision. Which runner gets what, and which to start.
+
+Events come in, actions come out; the daemon's loop owns sockets, clocks and processes. The rules kept here:
+
+- Doses: a runner is handed about 5 ms of measured work at a time, one task of an unknown function, then doubling; two
+  doses when tasks are so short that it would wait for the next one.
+- Claim and limit: positions count every task that a runner was ever handed. To take a tail back, the plan lowers the
+  runner's limit, waits 1 ms, and reads what it has claimed by then; what lies behind is certainly not started.
+- Blame: the claim names what ran when a runner died. One task: a strike, which goes to the hub. A block of very short
+  ones: they run again one at a time, so that the next death names one. Everything else is queued again here, first.
+- A slot is free only when its runner is: a runner that was told to drop its tail gets nothing until it said it did.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+from taskmesh.core import messages as m
+from taskmesh.core.credit import DOSE_S, Pace
+from taskmesh.core.ranges import Ranges, overlap
+from taskmesh.errors import LocalProtocolError, PeerProtocolError
+from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
+
+BLOCK = 64
+BLOCK_BELOW_S = 10e-6  # tasks longer than this are claimed one at a time
+PIPELINE_BELOW_S = DOSE_S / 2  # tasks longer than this are never handed ahead of need
+RECALL_AFTER_S = 0.01  # a tail handed out longer ago than this is taken back when another runner idles
+CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
+BODIES_KEPT = 512
+RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
+NEVER = float("inf")
+
+
+# ---- events and actions -------------------------------------------------------------------------------------------
+
+
+class FromHub(NamedTuple):
+    """A message from the hub."""
+
+    message: m.LinkMessage
+
+
+class RunnerReady(NamedTuple):
+    """A runner has started and waits for work."""
+
+    runner: int
+
+
+class RunnerSaid(NamedTuple):
+    """A runner reported an outcome, or that it dropped what the limit told it to."""
+
+    runner: int
+    what: PipeOutcome | PipeStopped
+
+
+class RunnerGone(NamedTuple):
+    """A runner's process ended. `claimed`: the positions `[lo, hi)` of its last claim; `report`: how it died."""
+
+    runner: int
+    claimed: tuple[int, int]
+    report: bytes
+
+
+class Claimed(NamedTuple):
+    """The answer to `Peek`: the end of what the runner has claimed."""
+
+    runner: int
+    end: int
+
+
+class Reset(NamedTuple):
+    """The hub has forgotten this daemon: nothing that it holds is wanted any more."""
+
+
+class Tick(NamedTuple):
+    """Everything that could be read has been read: hand out work, and act on time."""
+
+
+class Drain(NamedTuple):
+    """Give back what has not started, finish the rest, then leave."""
+
+
+Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Reset | Tick | Drain
+
+
+class Start(NamedTuple):
+    """Have the nursery fork a runner."""
+
+    runner: int
+
+
+class Hand(NamedTuple):
+    """Give a dose to a runner, and raise its limit to `limit`."""
+
+    runner: int
+    dose: Dose
+    limit: int
+
+
+class GiveBody(NamedTuple):
+    """Give a function to a runner; it forgets `drop` first."""
+
+    runner: int
+    digest: bytes
+    data: bytes
+    drop: bytes | None
+
+
+class Lower(NamedTuple):
+    """Lower a runner's limit."""
+
+    runner: int
+    limit: int
+
+
+class Peek(NamedTuple):
+    """Read a runner's claim and answer with `Claimed`."""
+
+    runner: int
+
+
+class Report(NamedTuple):
+    """Tell the hub. `Finished` entries of one round travel in one `Done`."""
+
+    message: m.Finished | m.Strike | m.GiveBack | m.NeedBody | m.Slots | m.Leaving
+
+
+Action = Start | Hand | GiveBody | Lower | Peek | Report
+
+
+# ---- state ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A lease as the daemon holds it. `wanted`: the hub still wants outcomes."""
+
+    dispatch: m.Dispatch
+    pace: Pace
+    wanted: bool = True
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Session and spec."""
+        return self.dispatch.session, self.dispatch.spec
+
+
+class Piece(NamedTuple):
+    """Offsets `[lo, hi)` of a lease that wait for a runner."""
+
+    work: Work
+    lo: int
+    hi: int
+    attempt: int
+    solo: bool
+
+
+@dataclass(slots=True, eq=False)
+class Handed:
+    """Part of a dose that a runner has not accounted for: positions `[at, at + hi - lo)`."""
+
+    at: int
+    piece: Piece
+    lo: int
+    hi: int
+    price_s: float
+
+    @property
+    def end(self) -> int:
+        return self.at + self.hi - self.lo
+
+
+class Phase(Enum):
+    """Where a runner is."""
+
+    STARTING = 1
+    READY = 2
+    RECALLING = 3  # its limit was lowered; nothing more until it has accounted for everything
+
+
+@dataclass(slots=True, eq=False)
+class Runner:
+    """A runner as the plan knows it."""
+
+    number: int
+    phase: Phase = Phase.STARTING
+    handed: deque[Handed] = field(default_factory=deque)
+    next_at: int = 0
+    limit: int = 0
+    handed_at: float = 0.0
+    peek_at: float = NEVER
+    bodies: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+
+    def load_s(self) -> float:
+        """Seconds of work that it has not accounted for, by price."""
+        return sum((h.hi - h.lo) * h.price_s for h in self.handed)
+
+    def tasks(self) -> int:
+        """How many tasks it has not accounted for."""
+        return sum(h.hi - h.lo for h in self.handed)
+
+
+class Plan:
+    """Decides what the daemon's runners do.
+
+    Parameters
+    ----------
+    slots
+        How many runners to keep.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.runners: dict[int, Runner] = {}
+        self.draining = False
+        self._queue: deque[Piece] = deque()
+        self._queued = 0
+        self._works: dict[int, Work] = {}  # by fence, until everything of it is accounted for
+        self._open: dict[int, int] = {}  # fence: how many of its tasks are queued or handed out
+        self._paces: dict[tuple[int, int], Pace] = {}
+        self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
+        self._asked: set[bytes] = set()
+        self._revokes: dict[int, Ranges] = {}
+        self._numbers = 0
+        self._failed_starts = 0
+        self._start_at = 0.0
+        self._left = False
+        self._actions: list[Action] = []
+        self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
+            FromHub: self._on_hub,
+            RunnerReady: self._on_ready,
+            RunnerSaid: self._on_said,
+            RunnerGone: self._on_gone,
+            Claimed: self._on_claimed,
+            Reset: self._on_reset,
+            Tick: self._on_tick,
+            Drain: self._on_drain,
+        }
+        self._hub_handlers: dict[type[Any], Callable[[Any, float], None]] = {
+            m.Dispatch: self._on_dispatch,
+            m.Body: self._on_body,
+            m.Revoke: self._on_revoke,
+            m.Forget: self._on_forget,
+        }
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Digest one event. `now` is monotonic time in seconds."""
+        self._handlers[type(event)](event, now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def next_deadline(self) -> float:
+        """When `Tick` is due if nothing else happens."""
+        deadline = min((r.peek_at for r in self.runners.values()), default=NEVER)
+        if len(self.runners) < self.slots and not self.draining:
+            deadline = min(deadline, self._start_at)
+        if not self._queue and any(not r.handed for r in self.runners.values()):
+            tails = (r.handed_at for r in self.runners.values() if self._has_tail(r))
+            deadline = min(deadline, min(tails, default=NEVER) + RECALL_AFTER_S)
+        return deadline
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or handed out."""
+        return not self._queue and not any(r.handed for r in self.runners.values())
+
+    # ---- from the hub ---------------------------------------------------------------------------------------
+
+    def _on_hub(self, event: FromHub, now: float) -> None:
+        handler = self._hub_handlers.get(type(event.message))
+        if handler is not None:
+            handler(event.message, now)
+
+    def _on_dispatch(self, dispatch: m.Dispatch, now: float) -> None:
+        if dispatch.fence in self._works:
+            return
+        if self.draining:
+            self._report(m.GiveBack(dispatch.fence, [(dispatch.lo, dispatch.hi)], []))
+            return
+        pace = self._paces.setdefault((dispatch.session, dispatch.spec), Pace())
+        work = Work(dispatch, pace)
+        self._works[dispatch.fence] = work
+        self._open[dispatch.fence] = dispatch.hi - dispatch.lo
+        self._enqueue(Piece(work, dispatch.lo, dispatch.hi, dispatch.attempt, dispatch.solo), front=False)
+
+    def _on_body(self, body: m.Body, now: float) -> None:
+        self._bodies[body.digest] = body.data
+        self._asked.discard(body.digest)
+        while len(self._bodies) > BODIES_KEPT:
+            self._bodies.popitem(last=False)
+
+    def _on_revoke(self, revoke: m.Revoke, now: float) -> None:
+        work = self._works.get(revoke.fence)
+        if work is None:
+            self._report(m.GiveBack(revoke.fence, [], [(revoke.lo, revoke.hi)]))
+            return
+        self._revokes.setdefault(revoke.fence, []).append((revoke.lo, revoke.hi))
+        for runner in self.runners.values():
+            if any(h.piece.work is work and overlap([(h.lo, h.hi)], revoke.lo, revoke.hi) for h in runner.handed):
+                self._recall(runner, now)
+        self._answer_revokes()
+
+    def _on_forget(self, forget: m.Forget, now: float) -> None:
+        for work in self._works.values():
+            if work.dispatch.session == forget.session:
+                work.wanted = False
+        for key in [key for key in self._paces if key[0] == forget.session]:
+            del self._paces[key]
+        self._drop_unwanted(now)
+
+    def _on_reset(self, event: Reset, now: float) -> None:
+        for work in self._works.values():
+            work.wanted = False
+        self._revokes.clear()
+        self._asked.clear()
+        self._drop_unwanted(now, tell=False)
+        self._works.clear()
+        self._open.clear()
+        if self.draining:
+            self._left = False
+
+    def _drop_unwanted(self, now: float, tell: bool = True) -> None:
+        """Nobody waits for this work: drop it from the queue, and take it back from the runners."""
+        pieces, self._queue = self._queue, deque()
+        self._queued = 0
+        for piece in pieces:
+            if piece.work.wanted:
+                self._enqueue(piece, front=False)
+            elif tell:
+                self._give_back(piece.work, [(piece.lo, piece.hi)])
+        for runner in self.runners.values():
+            if any(not h.piece.work.wanted for h in runner.handed):
+                self._recall(runner, now)
+
+    def _on_drain(self, event: Drain, now: float) -> None:
+        self.draining = True
+        self._report(m.Slots(0))
+        while self._queue:
+            piece = self._dequeue()
+            self._give_back(piece.work, [(piece.lo, piece.hi)])
+        for runner in self.runners.values():
+            self._recall(runner, now)
+
+    # ---- from the runners -----------------------------------------------------------------------------------
+
+    def _on_ready(self, event: RunnerReady, now: float) -> None:
+        self.runners[event.runner].phase = Phase.READY
+        self._failed_starts = 0
+
+    def _on_said(self, event: RunnerSaid, now: float) -> None:
+        runner = self.runners.get(event.runner)
+        if runner is None:
+            return
+        if isinstance(event.what, PipeOutcome):
+            self._on_outcome(runner, event.what, now)
+        else:
+            self._on_stopped(runner, event.what)
+        if runner.phase is Phase.RECALLING and not runner.handed:
+            runner.phase = Phase.READY
+            runner.peek_at = NEVER
+
+    def _on_outcome(self, runner: Runner, said: PipeOutcome, now: float) -> None:
+        handed = runner.handed[0] if runner.handed else None
+        if handed is None or said.at != handed.at or said.at + said.count > handed.end:
+            raise PeerProtocolError(f"runner {runner.number} reported {said.count} tasks at {said.at}, not its next")
+        lo, hi = handed.lo, handed.lo + said.count
+        handed.at += said.count
+        handed.lo = hi
+        if handed.lo == handed.hi:
+            runner.handed.popleft()
+        runner.handed_at = now
+        work = handed.piece.work
+        work.pace.observe(said.count, said.busy_s)
+        if work.wanted:
+            d = work.dispatch
+            outcome = m.Outcome(d.spec, d.chunk.first, lo, hi, said.form, said.blob)
+            self._report(m.Finished(d.fence, d.session, said.busy_s, outcome))
+        else:
+            self._report(m.GiveBack(work.dispatch.fence, [(lo, hi)], []))
+        self._account(work, hi - lo)
+
+    def _on_stopped(self, runner: Runner, said: PipeStopped) -> None:
+        """The runner skipped these. What a claim has already taken back is not here any more."""
+        for handed in [h for h in runner.handed if said.at < h.end and h.at < said.end]:
+            self._take_back(runner, max(handed.at, said.at), min(handed.end, said.end))
+
+    def _on_gone(self, event: RunnerGone, now: float) -> None:
+        runner = self.runners.pop(event.runner, None)
+        if runner is None:
+            return
+        if runner.phase is Phase.STARTING:
+            self._failed_starts += 1
+        self._start_at = now + RESTART_BACKOFF_S[min(self._failed_starts, len(RESTART_BACKOFF_S) - 1)]
+        lo, hi = event.claimed
+        again: list[Piece] = []
+        for handed in runner.handed:
+            for start, end, ran in (
+                (handed.at, min(handed.end, lo), "before"),
+                (max(handed.at, lo), min(handed.end, hi), "suspect"),
+                (max(handed.at, hi), handed.end, "after"),
+            ):
+                if start >= end:
+                    continue
+                a, b = handed.lo + start - handed.at, handed.lo + end - handed.at
+                piece = handed.piece
+                if ran == "suspect" and b == a + 1 and piece.work.wanted:
+                    self._report(m.Strike(piece.work.dispatch.fence, a, b, event.report))
+                    self._account(piece.work, 1)
+                elif ran == "after":
+                    again.append(piece._replace(lo=a, hi=b))
+                else:
+                    solo = piece.solo or ran == "suspect"
+                    again.append(piece._replace(lo=a, hi=b, attempt=piece.attempt + 1, solo=solo))
+        self._put_back(again)
+
+    # ---- taking back ----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _has_tail(runner: Runner) -> bool:
+        return runner.phase is Phase.READY and (
+            len(runner.handed) > 1 or (bool(runner.handed) and runner.handed[0].hi - runner.handed[0].lo > 1)
+        )
+
+    def _recall(self, runner: Runner, now: float) -> None:
+        if runner.phase is not Phase.READY or not runner.handed:
+            return
+        runner.phase = Phase.RECALLING
+        runner.limit = runner.handed[0].at
+        runner.peek_at = now + CLAIM_SETTLE_S
+        self._actions.append(Lower(runner.number, runner.limit))
+
+    def _on_claimed(self, event: Claimed, now: float) -> None:
+        runner = self.runners.get(event.runner)
+        if runner is None or runner.phase is not Phase.RECALLING or not runner.handed:
+            return
+        self._take_back(runner, max(event.end, runner.limit), runner.next_at)
+
+    def _take_back(self, runner: Runner, start: int, end: int) -> None:
+        """Positions `[start, end)` are not going to be run by this runner: they are ours again."""
+        kept: deque[Handed] = deque()
+        again: list[Piece] = []
+        for handed in runner.handed:
+            a, b = max(handed.at, start), min(handed.end, end)
+            if a >= b:
+                kept.append(handed)
+                continue
+            lo, hi = handed.lo + a - handed.at, handed.lo + b - handed.at
+            again.append(handed.piece._replace(lo=lo, hi=hi))
+            if handed.at < a:
+                kept.append(Handed(handed.at, handed.piece, handed.lo, lo, handed.price_s))
+            if b < handed.end:
+                kept.append(Handed(b, handed.piece, hi, handed.hi, handed.price_s))
+        runner.handed = kept
+        self._put_back(again)
+        self._answer_revokes()
+
+    def _put_back(self, pieces: list[Piece]) -> None:
+        """Queue pieces again, first, in their order; give them back instead when nobody wants them here."""
+        for piece in reversed(pieces):
+            if self.draining or not piece.work.wanted:
+                self._give_back(piece.work, [(piece.lo, piece.hi)])
+            else:
+                self._enqueue(piece, front=True)
+
+    def _give_back(self, work: Work, ranges: Ranges, kept: Ranges | None = None) -> None:
+        if ranges or kept:
+            self._report(m.GiveBack(work.dispatch.fence, ranges, kept or []))
+        self._account(work, sum(hi - lo for lo, hi in ranges))
+
+    def _answer_revokes(self) -> None:
+        """Give back what is queued of revoked ranges; what a runner has claimed is kept, once that is certain."""
+        for fence in list(self._revokes):
+            work = self._works.get(fence)
+            if work is None:
+                for lo, hi in self._revokes.pop(fence):
+                    self._report(m.GiveBack(fence, [], [(lo, hi)]))
+                continue
+            holders = [r for r in self.runners.values() if any(h.piece.work is work for h in r.handed)]
+            if any(r.phase is Phase.RECALLING and r.peek_at is not NEVER for r in holders):
+                continue  # a claim is about to be read
+            revoked = self._revokes.pop(fence)
+            returned: Ranges = []
+            pieces, self._queue, self._queued = self._queue, deque(), 0
+            for piece in pieces:
+                parts: Ranges = [(piece.lo, piece.hi)]
+                if piece.work is work:
+                    gone = [part for lo, hi in revoked for part in overlap([(piece.lo, piece.hi)], lo, hi)]
+                    returned += gone
+                    for lo, hi in gone:
+                        parts = [q for a, b in parts for q in ((a, min(b, lo)), (max(a, hi), b)) if q[0] < q[1]]
+                for lo, hi in parts:
+                    self._enqueue(piece._replace(lo=lo, hi=hi), front=False)
+            kept = [
+                part
+                for r in holders
+                for h in r.handed
+                if h.piece.work is work
+                for lo, hi in revoked
+                for part in overlap([(h.lo, h.hi)], lo, hi)
+            ]
+            self._give_back(work, returned, kept)
+
+    # ---- handing out ----------------------------------------------------------------------------------------
+
+    def _on_tick(self, event: Tick, now: float) -> None:
+        for runner in self.runners.values():
+            if now >= runner.peek_at:
+                runner.peek_at = NEVER
+                self._actions.append(Peek(runner.number))
+        if not self.draining:
+            while len(self.runners) < self.slots and now >= self._start_at:
+                self._numbers += 1
+                self.runners[self._numbers] = Runner(self._numbers)
+                self._actions.append(Start(self._numbers))
+        if self._revokes:
+            self._answer_revokes()
+        if self._queue:
+            self._hand_out(now)
+        elif any(r.phase is Phase.READY and not r.handed for r in self.runners.values()):
+            for runner in self.runners.values():
+                if self._has_tail(runner) and now - runner.handed_at >= RECALL_AFTER_S:
+                    self._recall(runner, now)
+        if self.draining and self.idle and not self._left:
+            self._left = True
+            self._report(m.Leaving())
+
+    def _hand_out(self, now: float) -> None:
+        runners = sorted(
+            (r for r in self.runners.values() if r.phase is Phase.READY), key=lambda r: len(r.handed)
+        )
+        progress = True
+        while progress and self._queue:
+            progress = False
+            for runner in runners:
+                if self._queue and self._has_room(runner, self._queue[0].work.pace):
+                    if not self._hand(runner, now):
+                        return
+                    progress = True
+
+    @staticmethod
+    def _has_room(runner: Runner, pace: Pace) -> bool:
+        if not runner.handed:
+            return True
+        return pace.mean_s is not None and pace.mean_s < PIPELINE_BELOW_S and runner.load_s() < DOSE_S
+
+    def _hand(self, runner: Runner, now: float) -> bool:
+        """Give the first queued piece, or a dose of it, to a runner. False: its function has to come first."""
+        piece = self._queue[0]
+        d = piece.work.dispatch
+        if not all(self._provide(runner, digest) for digest in (d.digest, d.init) if digest):
+            return False
+        pace, chunk = piece.work.pace, d.chunk
+        share = -(-self._queued // max(1, len(self.runners)))
+        tasks = min(pace.dose(piece.solo), share)
+        if chunk.grain > 1:
+            tasks = max(chunk.grain, tasks - tasks % chunk.grain)
+        hi = min(piece.hi, piece.lo + tasks)
+        self._dequeue()
+        if hi < piece.hi:
+            self._enqueue(piece._replace(lo=hi), front=True)
+        short = bool(chunk.items) and not piece.solo and pace.mean_s is not None and pace.mean_s < BLOCK_BELOW_S
+        at = runner.next_at
+        dose = Dose(
+            at, d.session, d.spec, piece.attempt, piece.lo, hi, BLOCK if short else 1,
+            d.name, d.digest, d.init, chunk.cut(piece.lo, hi),
+        )  # fmt: skip
+        runner.handed.append(Handed(at, piece, piece.lo, hi, pace.price_s()))
+        runner.next_at = runner.limit = at + hi - piece.lo
+        runner.handed_at = now
+        self._actions.append(Hand(runner.number, dose, runner.limit))
+        return True
+
+    def _provide(self, runner: Runner, digest: bytes) -> bool:
+        """See to it that a runner has a function. False: the hub was asked for it."""
+        if digest in runner.bodies:
+            runner.bodies.move_to_end(digest)
+            return True
+        body = self._bodies.get(digest)
+        if body is None:
+            if digest not in self._asked:
+                self._asked.add(digest)
+                self._report(m.NeedBody(digest))
+            return False
+        self._bodies.move_to_end(digest)
+        drop = runner.bodies.popitem(last=False)[0] if len(runner.bodies) >= BODIES_KEPT else None
+        runner.bodies[digest] = None
+        self._actions.append(GiveBody(runner.number, digest, body, drop))
+        return True
+
+    # ---- books ----------------------------------------------------------------------------------------------
+
+    def _report(self, message: Any) -> None:
+        self._actions.append(Report(message))
+
+    def _enqueue(self, piece: Piece, front: bool) -> None:
+        self._queued += piece.hi - piece.lo
+        if front:
+            self._queue.appendleft(piece)
+        else:
+            self._queue.append(piece)
+
+    def _dequeue(self) -> Piece:
+        piece = self._queue.popleft()
+        self._queued -= piece.hi - piece.lo
+        return piece
+
+    def _account(self, work: Work, tasks: int) -> None:
+        """`tasks` of a lease have left this daemon."""
+        fence = work.dispatch.fence
+        if fence not in self._open:
+            return
+        self._open[fence] -= tasks
+        if self._open[fence] <= 0:
+            del self._open[fence], self._works[fence]
+
+    def check(self) -> None:
+        """Compare every index with every other.
+
+        Raises
+        ------
+        LocalProtocolError
+            Two of them disagree.
+        """
+        held: dict[int, int] = {}
+        for piece in self._queue:
+            held[piece.work.dispatch.fence] = held.get(piece.work.dispatch.fence, 0) + piece.hi - piece.lo
+        if sum(held.values()) != self._queued:
+            raise LocalProtocolError(f"{sum(held.values())} tasks are queued, {self._queued} on the books")
+        for runner in self.runners.values():
+            at = None
+            for h in runner.handed:
+                if at is not None and h.at < at or h.lo >= h.hi or h.end > runner.next_at:
+                    raise LocalProtocolError(f"runner {runner.number}: positions out of order at {h.at}")
+                at = h.end
+                if h.piece.work.dispatch.fence in self._open:
+                    fence = h.piece.work.dispatch.fence
+                    held[fence] = held.get(fence, 0) + h.hi - h.lo
+        if held != self._open:
+            raise LocalProtocolError(f"leases hold {held}, the books say {self._open}")
+
+
+__all__ = ["Action", "Event", "Plan"]
