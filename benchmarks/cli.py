@@ -40,7 +40,7 @@ Examples:
 
   python -m benchmarks --json benchmarks/results/today.json
 
-      All of it. Takes an hour or two; leave the machine alone.
+      All of it. Takes about half an hour; leave the machine alone.
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

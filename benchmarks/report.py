@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.drive import Sample, Settings
@@ -73,7 +74,7 @@ def table(workload: Workload, samples: Sequence[Sample], settings: Settings) -> 
     summed = rows(workload, samples)
     drawn = Table(
         title=f"{workload.name}: {workload.title}",
-        caption="\n".join(notes(workload, summed, settings)),
+        caption=escape("\n".join(notes(workload, summed, settings))),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -173,13 +174,17 @@ def document(
             }
             for workload in workloads
         },
-        "samples": [
-            sample.order._asdict() | sample._asdict() | {"order": number}
-            for number, sample in enumerate(samples)
-        ],
+        "samples": [sample_record(number, sample) for number, sample in enumerate(samples)],
     }
 
 
 def summary(found: Row) -> dict[str, object]:
     """A row with its spreads as plain dictionaries."""
     return found._asdict() | {"spreads": {key: spread._asdict() for key, spread in found.spreads.items()}}
+
+
+def sample_record(number: int, sample: Sample) -> dict[str, object]:
+    """One sample, its place in the run as `order`; without the log, which names folders of this machine."""
+    record = sample.order._asdict() | sample._asdict() | {"order": number}
+    del record["log"]
+    return record

@@ -121,6 +121,7 @@ class Client:
         os.set_blocking(self._wake_write, False)
         self._loop.watch(self._wake_read, self._drain_wakes)
         self._armed = False
+        self._due = 0.0  # when the registration or the link needs attention although nothing arrived
         self._sent_at = 0.0
         self._welcomed = threading.Event()
         self._gone = threading.Event()  # the hub said goodbye to our Close
@@ -382,17 +383,26 @@ class Client:
 
     def on_time(self, now: float) -> None:
         """Send what was gathered for a millisecond, and keep the registration alive."""
+        if self.session.filling or self._retired or self._armed or now >= self._due:
+            self._send_gathered()
+        elif not self.membership.touched:
+            return
         with self.lock:
-            if self.session.filling and self.error is None and self.membership.stream is not None:
-                for spec in list(self.session.filling):
-                    self._seal(spec)
-            self._armed = False
             self.membership.on_time(now)
-            while self._retired and self.membership.stream is not None:
-                self._send(self.session.retire(self._retired.popleft()))
             self.membership.pump(now)
+            self._due = self.membership.next_deadline()
         if not self.membership.registered:
             self._when_lost(now)
+
+    def _send_gathered(self) -> None:
+        with self.lock:
+            self._armed = False
+            if self.error is not None or self.membership.stream is None:
+                return
+            for spec in list(self.session.filling):
+                self._seal(spec)
+            while self._retired:
+                self._send(self.session.retire(self._retired.popleft()))
 
     def _when_lost(self, now: float) -> None:
         if self._keeper is not None:
@@ -413,7 +423,9 @@ class Client:
 
     def next_deadline(self) -> float:
         """When `on_time` is due if nothing arrives."""
-        deadline = self.membership.next_deadline()
+        if self.membership.touched:
+            return 0.0
+        deadline = self._due
         if self._armed or self.session.filling:
             deadline = min(deadline, self._loop.now() + LINGER_S)
         if self._keeper is not None and not self.membership.registered:

@@ -11,7 +11,8 @@ import json
 import logging
 import secrets
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import zmq
 
@@ -22,6 +23,7 @@ from .core.scheduler import Scheduler
 from .core.statistics import Statistics
 from .errors import AddressError, PeerProtocolError
 from .transport.endpoints import LANE_PORTS, Address
+from .transport.local import LocalMembership
 from .transport.loop import Loop
 from .transport.sockets import Context, Socket, bind, close, disconnect_monitor, get, make, put
 from .wire.stream import Stream, open_envelope, pack_control, unpack_control
@@ -43,7 +45,7 @@ class Lane:
     instance: int
     stream: Stream
     sock: Socket
-    monitor: Socket | None
+    monitor: Socket
     welcome: m.Registered
     full_until: float = 0.0
 
@@ -58,19 +60,17 @@ class HubConfig:
         Of the control channel; submit and sink take the two ports after it, or free ones if its port is 0.
     lanes
         First and last port of the lanes; None: any free ones.
-    inproc
-        Also listen inside the process, for a daemon that shares it.
     """
 
     address: Address
     lanes: tuple[int, int] | None = LANE_PORTS
-    inproc: bool = False
 
 
-@dataclass(slots=True)
-class _Inboxes:
-    submit: list[str] = field(default_factory=list)
-    sink: list[str] = field(default_factory=list)
+class _Inboxes(NamedTuple):
+    """Where peers send to."""
+
+    submit: str
+    sink: str
 
 
 class Hub:
@@ -91,7 +91,11 @@ class Hub:
         self.scheduler = Scheduler(__version__, PYTHON, loop.now(), first_fence)
         self._lanes: dict[int, Lane] = {}
         self._by_epoch: dict[int, Lane] = {}
-        self._dirty: set[Lane] = set()  # lanes that may have something to send or to time
+        self._local: dict[int, LocalMembership] = {}
+        self._dirty: set[Lane] = set()  # lanes that something was sent to, or came from, in this round
+        self._timed: set[Lane] = set()  # lanes whose link has a deadline
+        self._touched = True  # something happened in this round
+        self._due = 0.0  # when `on_time` has something to do although nothing happened
         self._leaving: list[tuple[float, Lane]] = []
         self._next_port = config.lanes[0] if config.lanes else 0
         self.dropped_frames = 0
@@ -100,7 +104,6 @@ class Hub:
         self._control = make(context, zmq.REP)
         self._submit = make(context, zmq.PULL)
         self._sink = make(context, zmq.PULL)
-        self._inboxes = _Inboxes()
         try:
             self.address = self._bind()
         except AddressError:
@@ -115,24 +118,15 @@ class Hub:
     def _bind(self) -> Address:
         address = self._config.address
         if address.scheme == "ipc":
-            self._inboxes.submit.append(bind(self._submit, f"ipc://{address.host}/s"))
-            self._inboxes.sink.append(bind(self._sink, f"ipc://{address.host}/r"))
+            submit, sink = f"ipc://{address.host}/s", f"ipc://{address.host}/r"
             bind(self._control, address.control)
         else:
             control = bind(self._control, str(address))
             address = address._replace(port=int(control.rpartition(":")[2]))
             ports = (address.port + 1, address.port + 2) if self._config.address.port else (0, 0)
-            self._inboxes.submit.append(bind(self._submit, str(address._replace(port=ports[0]))))
-            self._inboxes.sink.append(bind(self._sink, str(address._replace(port=ports[1]))))
-        if self._config.inproc:
-            bind(self._control, self.inproc_control)
-            self._inboxes.sink.append(bind(self._sink, f"inproc://sink-{self.incarnation:x}"))
+            submit, sink = (str(address._replace(port=port)) for port in ports)
+        self._inboxes = _Inboxes(bind(self._submit, submit), bind(self._sink, sink))
         return address
-
-    @property
-    def inproc_control(self) -> str:
-        """The control endpoint for a daemon in this process."""
-        return f"inproc://control-{self.incarnation:x}"
 
     # ---- control --------------------------------------------------------------------------------------------
 
@@ -172,18 +166,17 @@ class Hub:
         lane = self._lanes.get(request.instance)
         if lane is None or request.incarnation != self.incarnation or not lane.stream.resumable(request.seen):
             request = request._replace(epoch=0)  # nothing to resume
-        inproc = self._config.inproc and request.role == "daemon"
         for action in self.scheduler.handle(a.Joined(request), now):
             if isinstance(action, a.Refuse):
                 return m.Refused(action.why)
             if isinstance(action, a.Again) and lane is not None:
                 return lane.welcome
             if isinstance(action, a.Admit):
-                return self._admit(action, request.seen, inproc, now)
+                return self._admit(action, request.seen, now)
             self._perform(action, now)
         return m.Refused("a stale registration")
 
-    def _admit(self, admit: a.Admit, seen: int, inproc: bool, now: float) -> m.ControlMessage:
+    def _admit(self, admit: a.Admit, seen: int, now: float) -> m.ControlMessage:
         known = self._lanes.get(admit.instance)
         stream = known.stream if known is not None and admit.resume else Stream(self.incarnation, admit.epoch)
         received = stream.link.seen
@@ -192,33 +185,29 @@ class Hub:
         if admit.resume:
             stream.renew(self.incarnation, admit.epoch, seen, now)
         try:
-            sock, endpoint = self._open_lane(inproc)
+            sock, endpoint = self._open_lane()
         except AddressError as error:
             log.error("%s", error)
             return m.Refused(str(error))
-        monitor = None if inproc else disconnect_monitor(sock)
-        inboxes = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
+        monitor = disconnect_monitor(sock)
+        inbox = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
         welcome = m.Registered(
-            self.incarnation, admit.epoch, admit.resume, received, endpoint, inboxes[-1 if inproc else 0], __version__
+            self.incarnation, admit.epoch, admit.resume, received, endpoint, inbox, __version__
         )
         lane = Lane(admit.instance, stream, sock, monitor, welcome)
         self._lanes[admit.instance] = self._by_epoch[admit.epoch] = lane
         self._dirty.add(lane)
-        if monitor is not None:
-            self._loop.watch(monitor, lambda: self._read_monitor(lane))
+        self._loop.watch(monitor, lambda: self._read_monitor(lane))
         return welcome
 
-    def _open_lane(self, inproc: bool) -> tuple[Socket, str]:
+    def _open_lane(self) -> tuple[Socket, str]:
         sock = make(self._context, zmq.PUSH)
         address, lanes = self.address, self._config.lanes
-        if inproc or address.scheme == "ipc" or lanes is None:
+        if address.scheme == "ipc":
             self._next_port += 1
-            name = {
-                "inproc": f"inproc://lane-{self.incarnation:x}-{self._next_port}",
-                "ipc": f"ipc://{address.host}/l{self._next_port}",
-                "tcp": str(address._replace(port=0)),
-            }["inproc" if inproc else address.scheme]
-            return sock, bind(sock, name)
+            return sock, bind(sock, f"ipc://{address.host}/l{self._next_port}")
+        if lanes is None:
+            return sock, bind(sock, str(address._replace(port=0)))
         first, last = lanes
         for _ in range(last - first + 1):
             port = self._next_port
@@ -231,11 +220,28 @@ class Hub:
         raise AddressError(f"no free port for another lane between {first} and {last}; choose more with --lanes")
 
     def _read_monitor(self, lane: Lane) -> None:
-        if lane.monitor is not None:
-            lane.monitor.recv_multipart(zmq.NOBLOCK)
-            self._loop.forget(lane.monitor)
-            now = self._loop.now()
-            self._act(a.LaneDown(lane.instance, lane.stream.epoch), now)
+        lane.monitor.recv_multipart(zmq.NOBLOCK)
+        self._loop.forget(lane.monitor)
+        self._act(a.LaneDown(lane.instance, lane.stream.epoch), self._loop.now())
+
+    # ---- a daemon in this process ---------------------------------------------------------------------------
+
+    def join_local(self, register: m.Register, member: LocalMembership) -> m.Registered | m.Refused:
+        """Take in a daemon that shares this process: it needs no lane, no link and no heartbeats."""
+        now = self._loop.now()
+        self._touched = True
+        for action in self.scheduler.handle(a.Joined(register), now):
+            if isinstance(action, a.Refuse):
+                return m.Refused(action.why)
+            if isinstance(action, a.Admit):
+                self._local[register.instance] = member
+                self.scheduler.roster.peers[register.instance].heard_at = NEVER
+                return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__)
+        return m.Refused("a stale registration")
+
+    def receive_local(self, instance: int, message: m.LinkMessage) -> None:
+        """A message from a daemon that shares this process."""
+        self._act(a.Received(instance, message), self._loop.now())
 
     # ---- frames ---------------------------------------------------------------------------------------------
 
@@ -270,11 +276,16 @@ class Hub:
     # ---- actions --------------------------------------------------------------------------------------------
 
     def _act(self, event: a.Event, now: float) -> None:
+        self._touched = True
         for action in self.scheduler.handle(event, now):
             self._perform(action, now)
 
     def _perform(self, action: a.Action, now: float) -> None:
         if isinstance(action, a.Send):
+            local = self._local.get(action.instance)
+            if local is not None:
+                local.deliver(action.message)
+                return
             lane = self._lanes.get(action.instance)
             if lane is not None:
                 lane.stream.send(action.message)
@@ -293,36 +304,50 @@ class Hub:
     def _close(self, lane: Lane, linger_ms: int = 0) -> None:
         self._by_epoch.pop(lane.stream.epoch, None)
         self._dirty.discard(lane)
-        if lane.monitor is not None:
-            self._loop.forget(lane.monitor)
+        self._timed.discard(lane)
+        self._loop.forget(lane.monitor)
         close(lane.sock, linger_ms)
 
     # ---- time -----------------------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> None:
         """Everything readable has been read: let the scheduler dispatch, then fill the lanes."""
+        if not self._touched and not self._dirty and now < self._due:
+            return
         self._act(a.Tick(), now)
-        for lane in list(self._dirty):
+        if now >= self._due:
+            self._dirty |= self._timed
+        for lane in self._dirty:
             self._pump(lane, now)
+        self._dirty.clear()
         while self._leaving and (now >= self._leaving[0][0] or not self._leaving[0][1].stream.link.unacked):
             self._close(self._leaving.pop(0)[1], linger_ms=200)
+        self._touched = False
+        self._due = self._earliest()
 
     def _pump(self, lane: Lane, now: float) -> None:
         lane.stream.link.on_time(now)
         if now >= lane.full_until:
             sock = lane.sock
             lane.full_until = 0.0 if lane.stream.pump(lambda frame: put(sock, frame), now) else now + RETRY_FULL_S
-        if not lane.full_until and lane.stream.link.next_deadline() == NEVER:
-            self._dirty.discard(lane)
+        if lane.full_until or lane.stream.link.next_deadline() != NEVER:
+            self._timed.add(lane)
+        else:
+            self._timed.discard(lane)
 
-    def next_deadline(self) -> float:
-        """When `on_time` is due if nothing arrives."""
+    def _earliest(self) -> float:
         deadline = self.scheduler.next_deadline()
-        for lane in self._dirty:
-            deadline = min(deadline, lane.full_until or lane.stream.link.next_deadline())
+        for lane in self._timed:
+            due = lane.full_until or lane.stream.link.next_deadline()
+            if due < deadline:
+                deadline = due
         if self._leaving:
             deadline = min(deadline, self._leaving[0][0])
         return deadline
+
+    def next_deadline(self) -> float:
+        """When `on_time` is due if nothing arrives."""
+        return 0.0 if self._touched or self._dirty else self._due
 
     # ---- the end --------------------------------------------------------------------------------------------
 

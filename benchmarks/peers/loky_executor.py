@@ -1,22 +1,22 @@
 """loky, the executor below joblib: a ProcessPoolExecutor that is reused, and pickles with cloudpickle."""
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor, get_reusable_executor
 
 
 class Adapter:
     """The reusable executor."""
 
     def __init__(self) -> None:
-        self._executor: Executor | None = None
+        self._executor: ProcessPoolExecutor | None = None
 
     def start(self, workers: int) -> None:
         self._executor = get_reusable_executor(max_workers=workers)
 
     @property
-    def executor(self) -> Executor:
+    def executor(self) -> ProcessPoolExecutor:
         assert self._executor is not None, "start() comes first"
         return self._executor
 
@@ -39,4 +39,4 @@ class Adapter:
 
     def stop(self) -> None:
         if self._executor is not None:
-            self._executor.shutdown(wait=True)
+            self._executor.shutdown(wait=True, kill_workers=True)

@@ -20,7 +20,7 @@ class PeerInfo(NamedTuple):
     packages: tuple[str, ...]
     """Distributions whose versions belong into the report."""
     slow: bool = False
-    """Gets fewer tasks where only rates are compared, or a run would take hours."""
+    """Gets fewer tasks where only rates are compared, or most of a run would be spent on it."""
     map_chunksize: int | None = None
     """Items per message in W3; None where the library finds its own."""
 

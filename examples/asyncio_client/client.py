@@ -140,8 +140,8 @@ def say(verdict: tuple[int, bool]) -> str:
 async def programme(mesh: Mesh, timeout: float) -> list[Step]:
     """Every step, one after the other, with the ticker running beside them."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    options = {"auto_refresh": False, "transient": True, "disable": not console.is_terminal}
-    with Progress(*columns, console=console, **options) as progress:
+    silent = not console.is_terminal
+    with Progress(*columns, console=console, auto_refresh=False, transient=True, disable=silent) as progress:
         ticker = Ticker(progress)
         ticking = asyncio.create_task(ticker.run())
         steps = [

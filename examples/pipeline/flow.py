@@ -11,7 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from taskmesh import Task
 
 T = TypeVar("T")
 
@@ -22,15 +24,6 @@ Result = tuple[T, Place]
 """What every stage returns: its value, and where it came from."""
 
 SILENCE_S = 5.0
-
-
-class Stage(Protocol):
-    """What `@task` makes of a function, as far as the flow uses it."""
-
-    @property
-    def __name__(self) -> str: ...
-
-    def submit(self, *args: Any) -> Future[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +56,10 @@ class Flow:
         self._began = time.perf_counter()
         self.records: list[Record] = []
 
-    def start(self, stage: Stage, *args: object, then: Callable[[Any], None]) -> None:
+    def start(self, stage: Task[..., Result[T]], *args: object, then: Callable[[T], None]) -> None:
         """Submit a task; when it is done, `then` gets its value, and may start more."""
         future = stage.submit(*args)
-        self._under_way[future] = (stage.__name__, then)
+        self._under_way[future] = (stage.function.__name__, then)
         future.add_done_callback(self._arrivals.put)
 
     def run(self) -> None:

@@ -49,9 +49,9 @@ def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:
     logging.basicConfig(level=logging.WARNING, format="taskmesh: %(message)s")
     context, loop = new_context(), Loop()
     address = Address("ipc", config["directory"], 0)
-    hub = Hub(HubConfig(address, lanes=None, inproc=True), context, loop)
-    worker = DaemonConfig(hub.inproc_control, config["workers"], "private", config["sys_path"])
-    daemon = Daemon(worker, context, loop, nursery)
+    hub = Hub(HubConfig(address), context, loop)
+    worker = DaemonConfig("the private hub", config["workers"], "private", config["sys_path"])
+    daemon = Daemon(worker, context, loop, nursery, hub)
 
     def stop() -> None:
         loop.stopping = True

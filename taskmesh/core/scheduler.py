@@ -578,7 +578,7 @@ class Scheduler:
         return DaemonStatistics(
             peer.name, peer.host, peer.pid, daemon.slots, daemon.tasks_out, daemon.finished,
             min(1.0, daemon.busy_s / (age * max(daemon.slots, 1))), daemon.strikes,
-            age, now - peer.heard_at, peer.suspected(now),
+            age, max(0.0, now - peer.heard_at), peer.suspected(now),
         )  # fmt: skip
 
     def check(self) -> None:

@@ -76,6 +76,7 @@ class Membership:
         self._owner = owner
         self.stream: Stream | None = None
         self.registered = False
+        self.touched = True  # something arrived, or changed, since the last `on_time`
         self.dropped_frames = 0
         self._attempt = 0
         self._control: Socket | None = None
@@ -123,6 +124,7 @@ class Membership:
     def join_again(self) -> None:
         """The registration does not hold any more: start another one."""
         self.registered = False
+        self.touched = True
         self._attempt += 1
         self._waiting = False
         self._asked_at = -NEVER
@@ -130,6 +132,7 @@ class Membership:
     def _read_control(self) -> None:
         assert self._control is not None
         while (frame := get(self._control)) is not None:
+            self.touched = True
             self._waiting = False
             now = self._loop.now()
             try:
@@ -220,6 +223,7 @@ class Membership:
             frame = get(lane)
             if frame is None:
                 return
+            self.touched = True
             now = self._loop.now()
             try:
                 envelope = open_envelope(frame)
@@ -235,7 +239,15 @@ class Membership:
                 if lane is not self._lane:  # the owner closed us
                     return
 
+    def read(self) -> None:
+        """Everything has been read by the loop's readers; see `LocalMembership`."""
+
     # ---- out ------------------------------------------------------------------------------------------------
+
+    def send(self, message: m.LinkMessage) -> None:
+        """Record a message on the link; before the first registration there is nobody to send to, and it is dropped."""
+        if self.stream is not None:
+            self.stream.send(message)
 
     def pump(self, now: float) -> None:
         """Put on the wire what the stream has. Under the caller's lock, where there is one."""
@@ -249,6 +261,7 @@ class Membership:
 
     def on_time(self, now: float) -> None:
         """Register, send heartbeats, and notice silence. `pump` is separate, because callers have a lock for it."""
+        self.touched = False
         if self._waiting and now - self._asked_at > REPLY_TIMEOUT_S:
             self._waiting = False
             self._owner.on_lost()

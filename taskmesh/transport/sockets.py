@@ -11,6 +11,8 @@ from ..errors import AddressError
 
 HIGH_WATER = 2000  # messages; a fuse: links keep at most 512 in flight
 MAX_SOCKETS = 16_384
+NOBLOCK, POLLIN = int(zmq.NOBLOCK), int(zmq.POLLIN)  # arithmetic on enum members is slow
+EVENTS, RCVMORE = zmq.EVENTS, zmq.RCVMORE
 Context = zmq.Context[Any]
 Socket = zmq.Socket[Any]
 
@@ -85,26 +87,24 @@ def bind(sock: Socket, endpoint: str) -> str:
 def put(sock: Socket, frame: bytes) -> bool:
     """Send without waiting; False when the socket is full or has no peer."""
     try:
-        sock.send(frame, zmq.NOBLOCK)
+        sock.send(frame, NOBLOCK)
     except zmq.Again:
         return False
     return True
 
 
 def get(sock: Socket) -> bytes | None:
-    """Receive one frame without waiting; None when there is none, or when a REQ socket has asked nothing.
+    """Receive one frame without waiting; None when there is none.
 
     A message of several frames, which no peer of ours sends, comes as an empty one, which nothing decodes.
     """
+    if not sock.get(EVENTS) & POLLIN:  # a tenth of what the exception costs
+        return None
     try:
-        data: bytes = sock.recv(zmq.NOBLOCK)
+        data: bytes = sock.recv(NOBLOCK)
     except zmq.Again:
         return None
-    except zmq.ZMQError as error:
-        if error.errno == zmq.EFSM:
-            return None
-        raise
-    if sock.getsockopt(zmq.RCVMORE):
+    if sock.get(RCVMORE):
         sock.recv_multipart(zmq.NOBLOCK)
         return b""
     return data

@@ -20,6 +20,7 @@ import msgpack
 from taskmesh import __version__
 from taskmesh.core import messages as m
 from taskmesh.errors import PeerProtocolError
+from taskmesh.transport.local import LocalHub, LocalMembership
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import Membership
 from taskmesh.transport.sockets import Context
@@ -73,9 +74,18 @@ class Daemon:
         Where its sockets live.
     nursery
         Already started: it starts before the context does, so that the two start at the same time.
+    hub
+        The hub, when it shares this process; `config.control` is then only its name.
     """
 
-    def __init__(self, config: DaemonConfig, context: Context, loop: Loop, nursery: NurseryProcess) -> None:
+    def __init__(
+        self,
+        config: DaemonConfig,
+        context: Context,
+        loop: Loop,
+        nursery: NurseryProcess,
+        hub: LocalHub | None = None,
+    ) -> None:
         self._config = config
         self._loop = loop
         self._host = host_name()
@@ -83,18 +93,21 @@ class Daemon:
         self._nursery = nursery
         self._pipes: dict[int, RunnerPipe] = {}
         self._finished: list[m.Finished] = []
+        self._touched = True  # something happened in this round
+        self._due = 0.0  # when `on_time` has something to do although nothing happened
         self.refused: str | None = None
         self.left = False
         self._lost_since: float | None = None
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        self.membership = Membership(
-            context, loop, config.control,
-            m.Register(
-                "daemon", secrets.randbits(64), 0, 0, 0, 0, config.name, self._host, os.getpid(), config.slots,
-                __version__, python,
-            ),
-            self,
+        register = m.Register(
+            "daemon", secrets.randbits(64), 0, 0, 0, 0, config.name, self._host, os.getpid(), config.slots,
+            __version__, python,
         )  # fmt: skip
+        self.membership: Membership | LocalMembership = (
+            LocalMembership(hub, register, self)
+            if hub is not None
+            else Membership(context, loop, config.control, register, self)
+        )
         loop.watch(nursery.sock.fileno(), self._read_nursery)
         loop.add_part(self)
 
@@ -205,6 +218,7 @@ class Daemon:
     # ---- actions --------------------------------------------------------------------------------------------
 
     def _act(self, event: p.Event) -> None:
+        self._touched = True
         now = self._loop.now()
         for action in self.plan.handle(event, now):
             self._perform(action)
@@ -249,37 +263,41 @@ class Daemon:
             self._finished.append(message)
         else:
             self._flush()
-            if self.membership.stream is not None:
-                self.membership.stream.send(message)
+            self.membership.send(message)
 
     def _flush(self) -> None:
         """Outcomes of one round travel together, about 128 KiB to a message."""
-        stream = self.membership.stream
-        if not self._finished or stream is None:
+        if not self._finished:
             return
+        send = self.membership.send
         batch: list[m.Finished] = []
         size = 0
         for entry in self._finished:
             if batch and size + len(entry.outcome.blob) > DONE_BYTES:
-                stream.send(m.Done(batch))
+                send(m.Done(batch))
                 batch, size = [], 0
             batch.append(entry)
             size += len(entry.outcome.blob) + 64
-        stream.send(m.Done(batch))
+        send(m.Done(batch))
         self._finished.clear()
 
     # ---- time -----------------------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> None:
         """Everything readable has been read: let the plan hand out work, then tell the hub."""
+        if not self._touched and not self.membership.touched and now < self._due:
+            return
+        self.membership.read()
         self._act(p.Tick())
         self._flush()
         self.membership.on_time(now)
         self.membership.pump(now)
+        self._touched = False
+        self._due = min(self.plan.next_deadline(), self.membership.next_deadline())
 
     def next_deadline(self) -> float:
         """When `on_time` is due if nothing arrives."""
-        return min(self.plan.next_deadline(), self.membership.next_deadline())
+        return 0.0 if self._touched or self.membership.touched else self._due
 
     # ---- the end --------------------------------------------------------------------------------------------
 
