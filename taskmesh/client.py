@@ -7,6 +7,7 @@ interpreter that exits waits for pending work through `atexit`, in `mesh`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -25,7 +26,7 @@ from .core.ranges import covers
 from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, ClientSpec, SentChunk, Session
 from .errors import HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError, WorkerLost
 from .futures import Future, settle_cancelled, settle_error, settle_values
-from .transport.loop import Loop
+from .transport.loop import SPIN_S, Loop
 from .transport.membership import Membership
 from .transport.sockets import new_context
 from .wire.payload import load_each, load_error, loads, unpickling_error
@@ -115,7 +116,7 @@ class Client:
         self._lost_after = lost_after
         self._lost_since: float | None = None
         self._context = new_context()
-        self._loop = Loop()
+        self._loop = Loop(0.0 if keeper is None else SPIN_S)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -152,6 +153,10 @@ class Client:
             raise self.error
         if not answered:
             raise HubUnreachable(f"no hub answered at {self.control} within {timeout:g} s")
+
+    def in_receive_thread(self) -> bool:
+        """Whether the caller is a callback of one of this session's futures."""
+        return threading.current_thread() is self._thread
 
     # ---- callers --------------------------------------------------------------------------------------------
 
@@ -240,10 +245,10 @@ class Client:
 
     def wake(self) -> None:
         """Make the receive thread look at the time again."""
-        try:
-            os.write(self._wake_write, b"w")
-        except (BlockingIOError, OSError):
-            return  # it is awake already, or closed
+        with self.lock:
+            if self._wake_write >= 0:
+                with contextlib.suppress(BlockingIOError):  # it is awake already
+                    os.write(self._wake_write, b"w")
 
     # ---- cancelling -----------------------------------------------------------------------------------------
 
@@ -298,6 +303,8 @@ class Client:
         finally:
             self.membership.close(linger_ms=200)
             self._context.destroy(linger=200)
+            self._loop.close()
+            self._close_wakes()
 
     def _drain_wakes(self) -> None:
         try:
@@ -485,8 +492,15 @@ class Client:
     def abandon(self) -> None:
         """In a fork: forget everything without a word, for the parent still uses it."""
         self.error = MeshClosed("this mesh belongs to the process that forked this one")
-        for fd in (self._wake_read, self._wake_write):
-            os.close(fd)
+        self.lock = threading.RLock()  # the parent's may have been held by a thread that this process does not have
+        self._close_wakes()
+
+    def _close_wakes(self) -> None:
+        with self.lock:
+            fds, self._wake_read, self._wake_write = (self._wake_read, self._wake_write), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
 
 def _settle(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:

@@ -141,6 +141,7 @@ class Hub:
                 self._drop(f"a request: {error}")
                 reply = m.Refused(f"the hub runs taskmesh {__version__} and does not understand: {error}")
             put(self._control, pack_control(reply))
+        self._loop.again(self._control)
 
     def _answer(self, request: m.ControlMessage) -> m.ControlMessage:
         now = self._loop.now()
@@ -220,7 +221,8 @@ class Hub:
         raise AddressError(f"no free port for another lane between {first} and {last}; choose more with --lanes")
 
     def _read_monitor(self, lane: Lane) -> None:
-        lane.monitor.recv_multipart(zmq.NOBLOCK)
+        if get(lane.monitor) is None:
+            return
         self._loop.forget(lane.monitor)
         self._act(a.LaneDown(lane.instance, lane.stream.epoch), self._loop.now())
 
@@ -264,6 +266,7 @@ class Hub:
                 continue
             if message is not None:
                 self._act(a.Received(lane.instance, message), now)
+        self._loop.again(inbox)
 
     def _drop(self, what: str) -> None:
         """Count it, and log it now and then: a flood of nonsense must not become a flood of log lines."""

@@ -12,7 +12,6 @@ import concurrent.futures
 import contextvars
 import functools
 import os
-import socket
 import sys
 import threading
 import types
@@ -29,6 +28,7 @@ from .futures import Future
 from .launch import PrivateHub
 from .mapping import LEAF_ITEMS, MapRun, Source
 from .task import Task, TaskOptions, call_object, in_runner, task_name
+from .transport.diagnosis import diagnose
 from .transport.endpoints import Address, parse_address
 from .wire.payload import digest_of, dump_body, dump_call
 
@@ -37,6 +37,7 @@ R = TypeVar("R")
 
 _entered: contextvars.ContextVar[tuple[Mesh, ...]] = contextvars.ContextVar("taskmesh_entered", default=())
 _open: weakref.WeakSet[Mesh] = weakref.WeakSet()
+_dropped: set[tuple[Client, PrivateHub | None]] = set()  # of meshes that nobody refers to; they finish their work
 _default: Mesh | None = None
 _default_lock = threading.Lock()
 
@@ -101,6 +102,8 @@ class Mesh(concurrent.futures.Executor):
             raise ValueError("workers= is for a private mesh; a hub's daemons say how many runners they have")
         else:
             self._join(parse_address(address), connect_timeout)
+        self._finalizer = weakref.finalize(self, _drop, self._client, self._private)
+        self._finalizer.atexit = False  # `_close_all` sees to it
         _open.add(self)
 
     def _start_private(self, workers: int | None, timeout: float) -> None:
@@ -114,6 +117,8 @@ class Mesh(concurrent.futures.Executor):
             self._private.wait_ready()
             self._client.start(max(timeout, 10.0))
         except BaseException:
+            if self._client is not None:
+                self._client.close()
             self._private.close()
             raise
 
@@ -126,7 +131,7 @@ class Mesh(concurrent.futures.Executor):
         except HubUnreachable as error:
             client.close()
             if type(error) is HubUnreachable:
-                raise HubUnreachable(f"{error}: {_diagnose(address)}") from None
+                raise HubUnreachable(f"{error}: {diagnose(address)}") from None
             raise
         except BaseException:
             client.close()
@@ -277,6 +282,7 @@ class Mesh(concurrent.futures.Executor):
 
     def _close(self) -> None:
         self._closed = True
+        self._finalizer.detach()
         if self._client is not None:
             self._client.close()
         if self._private is not None:
@@ -328,6 +334,9 @@ def current_mesh() -> Mesh:
     if entered:
         return entered[-1]
     _forbid_in_runner()
+    for mesh in list(_open):  # a callback means the mesh that calls it
+        if mesh._client is not None and mesh._client.in_receive_thread():
+            return mesh
     with _default_lock:
         if _default is None or _default._closed:
             _default = Mesh(os.environ.get("TASKMESH_HUB") or None)
@@ -349,16 +358,35 @@ def _close_all() -> None:
             mesh._close()
 
 
+def _drop(client: Client, private: PrivateHub | None) -> None:
+    """Nobody refers to a mesh any more: it finishes what is pending, and the interpreter waits for that."""
+    _dropped.add((client, private))
+    threading.Thread(target=_finish, args=(client, private), name="taskmesh-finish").start()
+
+
+def _finish(client: Client, private: PrivateHub | None) -> None:
+    client.wait_settled()
+    client.close()
+    if private is not None:
+        private.close()
+    _dropped.discard((client, private))
+
+
 def _after_fork() -> None:
     """A forked child has none of its parent's meshes: it must neither use nor end them."""
     global _default, _default_lock
+    ours: list[tuple[Client | None, PrivateHub | None]] = [*_dropped]
     for mesh in list(_open):
         mesh._closed = True
-        if mesh._client is not None:
-            mesh._client.abandon()
-        if mesh._private is not None:
-            mesh._private.abandon()
+        mesh._finalizer.detach()
+        ours.append((mesh._client, mesh._private))
+    for client, private in ours:
+        if client is not None:
+            client.abandon()
+        if private is not None:
+            private.abandon()
     _open.clear()
+    _dropped.clear()
     _default = None
     _default_lock = threading.Lock()
     _entered.set(())
@@ -435,18 +463,3 @@ def _pack_initializer(initializer: Callable[..., object] | None, initargs: tuple
 
 def _session_name() -> str:
     return Path(sys.argv[0]).name or "python" if sys.argv else "python"
-
-
-def _diagnose(address: Address) -> str:
-    """Why a hub does not answer, as far as a plain connection can tell."""
-    if address.scheme == "ipc":
-        return "there is no hub at that path" if not os.path.exists(f"{address.host}/c") else "its hub is not running"
-    try:
-        socket.create_connection((address.host, address.port), timeout=2.0).close()
-    except socket.gaierror as error:
-        return f"the name {address.host!r} is not known ({error.strerror})"
-    except ConnectionRefusedError:
-        return f"nothing listens on {address}; start one with: taskmesh hub --listen {address}"
-    except OSError as error:
-        return f"{address} cannot be reached ({error.strerror or error}); is a firewall between?"
-    return f"something listens on {address}, but it does not answer as a hub does"

@@ -75,7 +75,7 @@ class Task(Generic[P, R]):
         self.task_options = options
         functools.update_wrapper(self, function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -97,7 +97,7 @@ class Task(Generic[P, R]):
                 return qualname
         return _rebuild_task, (self.function, self.task_options.name, self.task_options.priority)
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Submit one call to the current mesh: see `taskmesh.current_mesh`.
 
         Returns

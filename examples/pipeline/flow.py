@@ -17,8 +17,8 @@ from taskmesh import Task
 
 T = TypeVar("T")
 
-Place = tuple[str, int, float]
-"""Where a task ran and for how long: host, process id, seconds."""
+Place = tuple[str, int, int, float]
+"""Where a task ran and for how long: host, its process's parent and its process (as ids), seconds."""
 
 Result = tuple[T, Place]
 """What every stage returns: its value, and where it came from."""
@@ -32,6 +32,7 @@ class Record:
 
     stage: str
     host: str
+    parent_pid: int
     pid: int
     seconds: float
     arrived_s: float
@@ -67,8 +68,9 @@ class Flow:
         while self._under_way:
             future = self._next()
             stage, then = self._under_way.pop(future)
-            value, (host, pid, seconds) = future.result()
-            self.records.append(Record(stage, host, pid, seconds, time.perf_counter() - self._began))
+            value, (host, parent_pid, pid, seconds) = future.result()
+            arrived_s = time.perf_counter() - self._began
+            self.records.append(Record(stage, host, parent_pid, pid, seconds, arrived_s))
             then(value)
             self._on_result(stage)
 

@@ -78,7 +78,8 @@ def merge(*counts: dict[str, int]) -> Result[dict[str, int]]:
 def here(started: float) -> Place:
     """Where the current task runs, and for how long it has: what the report is made of."""
     current = current_task()
-    return (current.host if current else "this process"), os.getpid(), time.perf_counter() - started
+    host = current.host if current else "not on a mesh"
+    return host, os.getppid(), os.getpid(), time.perf_counter() - started
 
 
 def _docstrings(source: bytes) -> str:
@@ -173,6 +174,7 @@ Hub = Annotated[
 ]
 BatchKb = Annotated[int, Option(min=1, help="About how many kilobytes of text one first-stage task gets.")]
 Ahead = Annotated[int, Option(min=1, help="Batches under way at a time; good: twice the runners.")]
+Rounds = Annotated[int, Option(min=1, help="Read the files so many times: time to start and stop workers.")]
 Letters = Annotated[int, Option(min=1, help="Show only words of at least so many letters.")]
 Top = Annotated[int, Option(min=1, help="Show so many words.")]
 
@@ -182,12 +184,13 @@ def main(
     texts: Texts = None,
     batch_kb: BatchKb = 64,
     ahead: Ahead = 16,
+    rounds: Rounds = 1,
     letters: Letters = 6,
     top: Top = 12,
 ) -> None:
     """Count the words in docstrings (*.py) and texts (*.txt, *.md, *.rst) in four overlapping stages."""
     root = texts or Path(sysconfig.get_path("stdlib"))
-    batches = list(find_batches(root, batch_kb * 1000))
+    batches = list(find_batches(root, batch_kb * 1000)) * rounds
     if not batches:
         raise typer.BadParameter(f"no {', '.join(TEXT_SUFFIXES)} files below {root}", param_hint="--texts")
     files = sum(len(batch.paths) for batch in batches)

@@ -41,17 +41,21 @@ def show_words(total: Mapping[str, int], letters: int, count: int) -> None:
 
 
 def show_places(records: Sequence[Record], stages: Sequence[str]) -> None:
-    """Which process on which host ran how many tasks of each stage."""
-    tasks: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-    busy: Counter[tuple[str, int]] = Counter()
+    """Which process on which host ran how many tasks of each stage.
+
+    The runners of one worker have the same parent process, so workers that share a host can be told apart.
+    """
+    by_place: dict[tuple[str, int, int], list[Record]] = defaultdict(list)
     for record in records:
-        place = record.host, record.pid
-        tasks[place][record.stage] += 1
-        busy[place] += record.seconds  # type: ignore[assignment]
-    table = _table("Who ran what", "host", "process", *stages, "busy for")
-    for place in sorted(tasks):
-        counts = (f"{tasks[place][stage]:,}" for stage in stages)
-        table.add_row(Text(place[0]), str(place[1]), *counts, f"{busy[place]:.2f} s")
+        by_place[record.host, record.parent_pid, record.pid].append(record)
+    workers = {worker: str(n) for n, worker in enumerate(sorted({place[:2] for place in by_place}), start=1)}
+    table = _table("Who ran what", "host", "worker", "process", *stages, "busy for")
+    for place in sorted(by_place):
+        host, _, pid = place
+        counts = Counter(record.stage for record in by_place[place])
+        busy_s = sum(record.seconds for record in by_place[place])
+        shares = (f"{counts[stage]:,}" for stage in stages)
+        table.add_row(Text(host), workers[place[:2]], str(pid), *shares, f"{busy_s:.2f} s")
     console.print(table)
 
 

@@ -42,12 +42,12 @@ def main() -> None:
 def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:
     from taskmesh.hub import Hub, HubConfig
     from taskmesh.transport.endpoints import Address
-    from taskmesh.transport.loop import Loop
+    from taskmesh.transport.loop import SPIN_S, Loop
     from taskmesh.transport.sockets import new_context
     from taskmesh_worker.daemon import Daemon, DaemonConfig
 
     logging.basicConfig(level=logging.WARNING, format="taskmesh: %(message)s")
-    context, loop = new_context(), Loop()
+    context, loop = new_context(), Loop(SPIN_S)
     address = Address("ipc", config["directory"], 0)
     hub = Hub(HubConfig(address), context, loop)
     worker = DaemonConfig("the private hub", config["workers"], "private", config["sys_path"])

@@ -108,6 +108,7 @@ class Membership:
     def _ask(self, message: m.ControlMessage, now: float) -> None:
         assert self._control is not None
         put(self._control, pack_control(message))
+        self._loop.again(self._control)
         self._asked_at = now
         self._waiting = True
 
@@ -211,7 +212,8 @@ class Membership:
 
     def _read_monitor(self) -> None:
         assert self._monitor is not None
-        self._monitor.recv_multipart(zmq.NOBLOCK)
+        if get(self._monitor) is None:
+            return
         self._loop.forget(self._monitor)
         if self.registered:
             self.join_again()
@@ -238,6 +240,7 @@ class Membership:
                 self._owner.on_message(message)
                 if lane is not self._lane:  # the owner closed us
                     return
+        self._loop.again(lane)
 
     def read(self) -> None:
         """Everything has been read by the loop's readers; see `LocalMembership`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import zmq
 
@@ -15,6 +16,7 @@ NOBLOCK, POLLIN = int(zmq.NOBLOCK), int(zmq.POLLIN)  # arithmetic on enum member
 EVENTS, RCVMORE = zmq.EVENTS, zmq.RCVMORE
 Context = zmq.Context[Any]
 Socket = zmq.Socket[Any]
+_monitors: WeakKeyDictionary[Socket, Socket] = WeakKeyDictionary()
 
 
 def new_context(io_threads: int = 1) -> Context:
@@ -114,6 +116,7 @@ def disconnect_monitor(sock: Socket) -> Socket:
     """A socket that becomes readable when `sock` loses a peer."""
     monitor: Socket = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     monitor.setsockopt(zmq.LINGER, 0)
+    _monitors[sock] = monitor
     return monitor
 
 
@@ -122,4 +125,7 @@ def close(sock: Socket, linger_ms: int = 0) -> None:
     if sock.closed:
         return
     sock.disable_monitor()
+    monitor = _monitors.pop(sock, None)
+    if monitor is not None:
+        monitor.close(linger=0)
     sock.close(linger=linger_ms)

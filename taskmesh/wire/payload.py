@@ -9,11 +9,16 @@ iterable) or a tuple of lists (several, one column each).
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import io
+import sys
 import traceback
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pickle import dumps as _dumps
 from pickle import loads
+from typing import Any
 
 from ..core.chunk import pack_sizes, unpack_sizes
 from ..errors import ModuleMissing, PayloadError, RemoteError, RemoteTraceback
@@ -45,10 +50,38 @@ def dump(value: object) -> bytes:
 
 
 def _cloud(value: object) -> bytes:
+    buffer = io.BytesIO()
+    _pickler()(buffer, protocol=5).dump(value)
+    return buffer.getvalue()
+
+
+@functools.cache
+def _pickler() -> Any:
+    """cloudpickle's, and it can also pickle a cached function by value: its function, and an empty cache."""
     import cloudpickle
 
-    data: bytes = cloudpickle.dumps(value, protocol=5)
-    return data
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table = ChainMap({_Cached: _reduce_cached}, cloudpickle.Pickler.dispatch_table)
+
+    return Pickler
+
+
+_Cached = type(functools.cache(len))
+
+
+def _reduce_cached(cached: Any) -> str | tuple[Any, ...]:
+    module = sys.modules.get(getattr(cached, "__module__", None) or "")
+    if module is not None and module.__name__ != "__main__":
+        found: Any = module
+        for part in cached.__qualname__.split("."):
+            found = getattr(found, part, None)
+        if found is cached:
+            return str(cached.__qualname__)
+    return _rebuild_cached, (cached.__wrapped__, cached.cache_parameters())
+
+
+def _rebuild_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
 
 
 def dump_call(args: tuple[object, ...], kwargs: Mapping[str, object], name: str) -> bytes:

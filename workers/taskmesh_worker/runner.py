@@ -8,6 +8,7 @@ loaded here, before what the tasks import.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -416,10 +417,20 @@ def main(sock: socket.socket, cells_fd: int, host: str) -> None:
     main_module = types.ModuleType("__main__")  # tasks must not find the nursery's names
     sys.modules["__main__"] = main_module
     sock.setblocking(True)
+    cells, pid = Cells(cells_fd), os.getpid()
+
+    def no_runner() -> None:  # a task has forked: its child must neither claim nor answer
+        sock.close()
+        cells.close()
+
+    os.register_at_fork(after_in_child=no_runner)
     try:
-        Runner(sock, Cells(cells_fd), host).run()
-    except (ConnectionError, BrokenPipeError):
+        Runner(sock, cells, host).run()
+    except ConnectionError:
         pass  # the daemon is gone, and so are we
+    except (OSError, ValueError):
+        if os.getpid() == pid:
+            raise  # else: a task's child, which has returned from the task
     _flush_standard_streams()
 
 

@@ -1,0 +1,172 @@
+"""`taskmesh hub`: the process that clients and workers join."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import AddressError
+from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
+from .exits import CommandError, ExitCode
+from .guard import HUB_RISK, private_directory, require_local
+from .logs import set_up
+from .options import DEFAULT_HUB, Insecure, Level, LogLevel, examples
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+    from ..transport.loop import Loop
+
+CHANNELS = 4  # control, submit, sink, events: consecutive ports
+EXAMPLES = examples(
+    ("taskmesh hub", "On this machine, port 5555."),
+    ("taskmesh hub --listen tcp://127.0.0.1:0", "On free ports; the first line of output names the address."),
+    ("taskmesh hub --listen ipc:///run/user/1000/taskmesh", "No ports: sockets in a directory of your own."),
+    (
+        "taskmesh hub --listen tcp://10.0.0.5:5555 --lanes 5600-5699 --insecure",
+        "For at most 100 clients and workers. The firewall lets in 5555-5558 and 5600-5699.",
+    ),
+)
+
+
+def hub(
+    listen: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            envvar="TASKMESH_LISTEN",
+            help="Where to listen: tcp://HOST:PORT or ipc:///DIRECTORY. The three ports after PORT "
+            "are taken too. Port 0 picks free ones.",
+        ),
+    ] = DEFAULT_HUB,
+    lanes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST-LAST",
+            envvar="TASKMESH_LANES",
+            help="Ports for the lanes, one for each client and worker. "
+            f"[dim]\\[default: {LANE_PORTS[0]}-{LANE_PORTS[1]}; any free ones with port 0][/]",
+        ),
+    ] = None,
+    insecure: Insecure = False,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Run a hub: clients submit tasks to it, workers fetch tasks from it.
+
+    Prints one line with its address when it can be joined.
+
+    Ctrl-C or SIGTERM drains: new sessions are refused, what was submitted is finished. A second one stops
+    at once.
+    """
+    set_up(log_level)
+    address = resolve(parse_address(listen, port_zero=True))
+    ports = _lanes(address, lanes)
+    require_local(address, insecure, HUB_RISK)
+    with _alone(address):
+        raise typer.Exit(_serve(address, ports))
+
+
+def _lanes(address: Address, text: str | None) -> tuple[int, int] | None:
+    if address.scheme == "tcp" and address.port > 65535 - CHANNELS + 1:
+        raise AddressError(f"port {address.port} is too high: the three ports after it are needed too")
+    if text is not None:
+        return parse_ports(text)
+    return LANE_PORTS if address.port else None
+
+
+def resolve(address: Address) -> Address:
+    """`address` with a number instead of a name, because a socket is bound to a number.
+
+    Raises
+    ------
+    AddressError
+        The name is not known.
+    """
+    if address.scheme != "tcp":
+        return address
+    if address.host == "*":
+        return address._replace(host="0.0.0.0")
+    if address.host in (name for _, name in socket.if_nameindex()):
+        return address  # a network interface, which the socket finds itself
+    try:
+        found = socket.getaddrinfo(address.host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise AddressError(f"cannot listen on {address}: the name {address.host!r} is not known") from None
+    families = {family: str(where[0]) for family, _, _, _, where in reversed(found)}
+    return address._replace(host=families.get(socket.AF_INET) or families[socket.AF_INET6])
+
+
+@contextmanager
+def _alone(address: Address) -> Iterator[None]:
+    """The only hub in its ipc directory: a second would take away the first one's sockets, without an error."""
+    if address.scheme != "ipc":
+        yield
+        return
+    try:
+        directory = private_directory(address.host)
+    except AddressError as error:
+        raise CommandError(ExitCode.ADDRESS, str(error)) from None
+    with open(directory / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(
+                ExitCode.ADDRESS,
+                f"cannot listen on {address}: it is in use by another hub. Choose another with --listen",
+            ) from None
+        yield
+
+
+class HubService:
+    """A hub, as far as stopping it goes."""
+
+    def __init__(self, hub: Hub, loop: Loop) -> None:
+        self._hub = hub
+        self._loop = loop
+
+    def drain(self) -> None:
+        """Take no new sessions."""
+        self._hub.drain()
+
+    @property
+    def drained(self) -> bool:
+        """Whether every task has ended and every outcome was received."""
+        return self._hub.drained
+
+    def left(self) -> str:
+        """How many tasks are left, and whether anybody is there to run them."""
+        from .service import plural
+
+        known = self._hub.scheduler.statistics(self._loop.now())
+        tasks = sum(session.waiting + session.running for session in known.sessions)
+        if not tasks:
+            return f"the last outcomes are on their way to {plural(len(known.sessions), 'client')}"
+        if not known.daemons:
+            return f"{plural(tasks, 'task')} left, but no worker to run them"
+        where = f"{known.waiting:,} waiting, {tasks - known.waiting:,} with workers"
+        return f"{plural(tasks, 'task')} left: {where}"
+
+
+def _serve(address: Address, lanes: tuple[int, int] | None) -> int:
+    from ..hub import Hub, HubConfig
+    from ..transport.loop import Loop
+    from ..transport.sockets import new_context
+    from .service import Stopper
+
+    context, loop = new_context(), Loop()
+    try:
+        hub = Hub(HubConfig(address, lanes), context, loop)
+    except AddressError as error:
+        context.destroy(linger=0)
+        raise CommandError(ExitCode.ADDRESS, str(error)) from None
+    stopper = Stopper(loop, HubService(hub, loop), "and what is left is not run")
+    where = f" (lanes {lanes[0]}-{lanes[1]})" if lanes and address.scheme == "tcp" else ""
+    print(f"taskmesh hub is ready at {hub.address}{where}", flush=True)
+    loop.run()
+    hub.close("the hub was stopped" if stopper.exit_code else "the hub was shut down")
+    context.destroy()
+    return stopper.exit_code

@@ -1,0 +1,51 @@
+"""Options that several verbs have, and what they mean."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+DEFAULT_HUB = "tcp://127.0.0.1:5555"
+
+
+class LogLevel(StrEnum):
+    """How much to log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        envvar="TASKMESH_INSECURE",
+        metavar="",
+        help="Allow an address that other machines can reach. Nothing is encrypted or authenticated yet, and "
+        "a task is code: whoever reaches the ports can run anything. Only on a network that you trust.",
+    ),
+]
+Level = Annotated[
+    LogLevel,
+    typer.Option(
+        "--log-level",
+        envvar="TASKMESH_LOG_LEVEL",
+        metavar="LEVEL",
+        help="Log this and what is worse, to stderr: debug, info, warning or error.",
+    ),
+]
+
+
+def paragraphs(docstring: str | None) -> str:
+    """A docstring as help: a line for each paragraph, because a terminal is as wide as it is."""
+    return "\n\n".join(" ".join(part.split()) for part in (docstring or "").split("\n\n"))
+
+
+def examples(*pairs: tuple[str, str]) -> str:
+    """The epilog of a verb: example command lines, each with what it is for."""
+    shown = [f"[bold cyan]{command}[/]  [dim]# {purpose}[/]" for command, purpose in pairs]
+    return "\n\n".join(["[bold]Examples[/]", *shown])

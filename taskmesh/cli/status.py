@@ -1,0 +1,134 @@
+"""`taskmesh status`: what a hub knows of its workers, clients and tasks."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+
+from .. import __version__
+from ..errors import HubUnreachable, PeerProtocolError, RegistrationRefused
+from ..transport.endpoints import Address, parse_address
+from .logs import printable
+from .options import DEFAULT_HUB, examples
+
+PLAIN_WIDTH = 130  # columns of a table that goes to a file, where nobody knows how wide it may be
+EXAMPLES = examples(
+    ("taskmesh status", "The hub on this machine."),
+    ("taskmesh status tcp://10.0.0.5:5555 --watch 2", "Another one, again every two seconds, until Ctrl-C."),
+    ("taskmesh status --json | jq .waiting", "For scripts: the same document that the tables are made of."),
+    ("taskmesh status --timeout 30 > /dev/null", "Wait up to half a minute until the hub answers."),
+)
+
+
+def status(
+    hub: Annotated[
+        str,
+        typer.Argument(
+            metavar="HUB",
+            envvar="TASKMESH_HUB",
+            help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY.",
+        ),
+    ] = DEFAULT_HUB,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", envvar="TASKMESH_JSON", metavar="", help="Print the hub's JSON document, not tables."
+        ),
+    ] = False,
+    watch: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            envvar="TASKMESH_WATCH",
+            show_default=False,
+            help="Show it again every so many seconds.",
+        ),
+    ] = 0.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, metavar="SECONDS", envvar="TASKMESH_TIMEOUT", help="How long to wait for an answer."
+        ),
+    ] = 5.0,
+) -> None:
+    """Show what a hub knows: its workers, its clients, what waits and how fast it goes.
+
+    Waiting tasks are in the hub's queues. Tasks with workers are running there, or will be next.
+    """
+    address = parse_address(hub)
+    console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
+    if not watch:
+        _print(console, ask(address, timeout), as_json)
+    elif as_json or not console.is_terminal:
+        while True:
+            _print(console, ask(address, timeout), as_json)
+            time.sleep(watch)
+    else:
+        with Live(console=console, auto_refresh=False, screen=True) as live:
+            while True:
+                live.update(_tables(ask(address, timeout)), refresh=True)
+                time.sleep(watch)
+
+
+def _print(console: Console, document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(document, indent=2), flush=True)
+    else:
+        console.print(_tables(document))
+
+
+def _tables(document: dict[str, Any]) -> Group:
+    from .tables import tables
+
+    if document.get("version") != __version__:
+        raise RegistrationRefused(
+            f"the hub runs taskmesh {printable(str(document.get('version')))}, this is {__version__}: "
+            f"add --json to see its status as it is"
+        )
+    return tables(document)
+
+
+def ask(address: Address, timeout: float) -> dict[str, Any]:
+    """The hub's status document.
+
+    Raises
+    ------
+    HubUnreachable
+        No answer within `timeout` seconds.
+    RegistrationRefused
+        What answers is no hub of this release.
+    """
+    import zmq
+
+    from ..core import messages as m
+    from ..transport.diagnosis import diagnose
+    from ..transport.sockets import make
+    from ..wire.stream import pack_control, unpack_control
+
+    context = zmq.Context()
+    try:
+        sock = make(context, zmq.REQ)
+        sock.setsockopt(zmq.IPV6, "[" in address.control)
+        sock.connect(address.control)
+        sock.send(pack_control(m.StatusRequest()))
+        if not sock.poll(int(timeout * 1000)):
+            raise HubUnreachable(f"no hub answered at {address} within {timeout:g} s: {diagnose(address)}")
+        reply = unpack_control(sock.recv())
+        if isinstance(reply, m.Refused):
+            raise RegistrationRefused(printable(reply.why))
+        document = json.loads(reply.document) if isinstance(reply, m.StatusReply) else None
+    except (PeerProtocolError, ValueError) as error:
+        raise RegistrationRefused(
+            f"what answers at {address} is no hub of this release ({printable(str(error))})"
+        ) from error
+    finally:
+        context.destroy(linger=0)
+    if not isinstance(document, dict):
+        raise RegistrationRefused(f"what answers at {address} is no hub of this release")
+    return document

@@ -1,0 +1,203 @@
+"""`taskmesh worker`: the daemon of one machine, its nursery and its runners."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskmesh_worker.forking import NurseryProcess
+
+from ..transport.endpoints import Address, parse_address
+from .exits import CommandError, ExitCode
+from .guard import WORKER_RISK, require_local
+from .logs import set_up
+from .options import Insecure, Level, LogLevel, examples
+
+if TYPE_CHECKING:
+    from taskmesh_worker.daemon import Daemon
+
+    from ..transport.loop import Loop
+
+NEVER = float("inf")
+EXAMPLES = examples(
+    ("taskmesh worker tcp://127.0.0.1:5555", "As many runners as this machine has cores for us."),
+    ("taskmesh worker tcp://127.0.0.1:5555 -n 4 --name gpu-box", "Four runners, and a name to find it by."),
+    ("cd ~/project && taskmesh worker HUB", "Tasks may import the modules in ~/project."),
+    (
+        "taskmesh worker tcp://hub.lan:5555 --insecure",
+        "A hub on another machine, in a network that you trust.",
+    ),
+)
+
+
+def worker(
+    hub: Annotated[
+        str,
+        typer.Argument(
+            metavar="HUB",
+            envvar="TASKMESH_HUB",
+            help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY.",
+        ),
+    ],
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            "-n",
+            min=1,
+            metavar="N",
+            envvar="TASKMESH_WORKERS",
+            help="How many runners: tasks that run at once. [dim]\\[default: one per usable core][/]",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            envvar="TASKMESH_NAME",
+            help="What logs and status call it. [dim]\\[default: the host name][/]",
+        ),
+    ] = None,
+    connect_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            envvar="TASKMESH_CONNECT_TIMEOUT",
+            show_default="wait for ever",
+            help="Give up when no hub answers for so long at the start.",
+        ),
+    ] = 0.0,
+    insecure: Insecure = False,
+    log_level: Level = LogLevel.INFO,
+) -> None:
+    """Run tasks on this machine for a hub.
+
+    Prints one line when it has joined. A hub that is not there yet, or goes away, is waited for. Tasks find
+    modules in the working directory and on this Python's path.
+
+    Ctrl-C or SIGTERM drains: what has not started goes back to the hub, what runs is finished. A second one
+    stops at once, and what was running is started again elsewhere.
+    """
+    set_up(log_level)
+    address = parse_address(hub)
+    require_local(address, insecure, WORKER_RISK)
+    raise typer.Exit(_serve(address, workers, name, connect_timeout))
+
+
+def _module_path() -> list[str]:
+    """Where runners look for modules: the working directory first, as for a script that is started there."""
+    here = os.getcwd()
+    return list(dict.fromkeys([here, *(path or here for path in sys.path)]))
+
+
+def _serve(address: Address, workers: int | None, name: str | None, connect_timeout: float) -> int:
+    path = _module_path()
+    nursery = NurseryProcess(os.uname().nodename, path)  # before sockets are imported: the two load together
+    try:
+        from taskmesh_worker.daemon import Daemon, DaemonConfig, host_name
+
+        from ..mesh import default_workers
+        from ..transport.loop import Loop
+        from ..transport.sockets import new_context
+        from .service import Stopper
+
+        context, loop = new_context(), Loop()
+        slots = workers or default_workers()
+        config = DaemonConfig(address.control, slots, name or host_name(), path)
+        daemon = Daemon(config, context, loop, nursery)
+    except BaseException:
+        nursery.close()
+        raise
+    watcher = Watcher(address, daemon, loop, connect_timeout)
+    watcher.ready_line = (
+        f"taskmesh worker {config.name} has joined {address} with {slots} runner{'s' * (slots > 1)}"
+    )
+    stopper = Stopper(loop, WorkerService(daemon), "and what is running is started again elsewhere")
+    try:
+        loop.run()
+    finally:
+        daemon.close()
+        context.destroy()
+    if watcher.failure is not None:
+        raise watcher.failure
+    return stopper.exit_code
+
+
+class WorkerService:
+    """A daemon, as far as stopping it goes."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def drain(self) -> None:
+        """Give back what has not started."""
+        self._daemon.drain()
+
+    @property
+    def drained(self) -> bool:
+        """Whether it has left the hub."""
+        return self._daemon.left
+
+    def left(self) -> str:
+        """How many runners are still at work."""
+        busy = sum(1 for runner in self._daemon.plan.runners.values() if runner.handed)
+        if not busy:
+            return "saying goodbye to the hub"
+        return f"finishing what runs on {busy} runner{'s' * (busy > 1)}"
+
+
+class Watcher:
+    """Says when the daemon has joined; ends the loop when it is refused, or the hub does not come.
+
+    Parameters
+    ----------
+    address
+        The hub's.
+    daemon, loop
+        What to watch, and what to end.
+    connect_timeout
+        Seconds until the first welcome; 0: for ever.
+    """
+
+    def __init__(self, address: Address, daemon: Daemon, loop: Loop, connect_timeout: float) -> None:
+        self._address = address
+        self._daemon = daemon
+        self._loop = loop
+        self._timeout = connect_timeout
+        self._deadline = loop.now() + connect_timeout if connect_timeout else NEVER
+        self._joined = False
+        self._log = logging.getLogger("taskmesh.worker")
+        self._log.setLevel(
+            max(logging.WARNING, logging.getLogger().level)
+        )  # the ready line says that it joined
+        self.ready_line = ""
+        self.failure: CommandError | None = None
+        loop.add_part(self)
+
+    def on_time(self, now: float) -> None:
+        """Look at the daemon."""
+        if self._daemon.refused is not None:
+            self._fail(ExitCode.REFUSED, f"the hub at {self._address} refused: {self._daemon.refused}")
+        elif not self._joined and self._daemon.membership.registered:
+            self._joined = True
+            self._deadline = NEVER
+            self._log.setLevel(logging.NOTSET)
+            print(self.ready_line, flush=True)
+        elif now >= self._deadline and not self._daemon.plan.draining:
+            from ..transport.diagnosis import diagnose
+
+            why = diagnose(self._address)
+            self._fail(ExitCode.UNREACHABLE, f"no hub answered within {self._timeout:g} s: {why}")
+
+    def _fail(self, code: ExitCode, text: str) -> None:
+        self.failure = CommandError(code, text)
+        self._loop.stopping = True
+
+    def next_deadline(self) -> float:
+        """When to give up."""
+        return self._deadline

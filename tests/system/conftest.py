@@ -1,0 +1,63 @@
+"""What every system test gets: a temporary directory for the session, a check for leftovers, and meshes to share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from taskmesh import Mesh
+
+from .processes import MARK, below, described, mesh_directories, ours, until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_of_its_own() -> Iterator[None]:
+    """A short TMPDIR and a mark in the environment, so that other users of this machine do not disturb."""
+    before = {name: os.environ.get(name) for name in ("TMPDIR", MARK, "TASKMESH_HUB")}
+    directory = tempfile.mkdtemp(prefix="tm-")
+    os.environ["TMPDIR"] = directory
+    os.environ[MARK] = uuid.uuid4().hex
+    os.environ.pop("TASKMESH_HUB", None)
+    tempfile.tempdir = None
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        tempfile.tempdir = None
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(_session_of_its_own: None) -> Iterator[None]:
+    """After each test: no process and no directory that was not there before, but below what was."""
+    processes, directories = ours(), mesh_directories()
+    yield
+
+    def clean() -> bool:
+        return not (ours() - below(processes)) and not (mesh_directories() - directories)
+
+    try:
+        until(clean, "nothing is left")
+    except AssertionError:
+        left = ours() - below(processes)
+        message = f"left over:\n{described(left)}\n{mesh_directories() - directories}"
+        for process in left:
+            process.kill()
+        pytest.fail(message)
+
+
+@pytest.fixture(scope="session")
+def mesh(_session_of_its_own: None) -> Iterator[Mesh]:
+    """A private mesh of two runners that many tests share; tests that kill or count use their own."""
+    shared = Mesh(workers=2)
+    yield shared
+    shared.shutdown(cancel_futures=True)

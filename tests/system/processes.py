@@ -1,0 +1,166 @@
+"""Processes of these tests: scripts to run, hubs and workers to start, and what must not be left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+MARK = "TASKMESH_TEST_SESSION"
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+    """Return as soon as `condition()` is true; fail, saying `what` was waited for, after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.01)
+
+
+# ---- what is left ---------------------------------------------------------------------------------------------------
+
+
+def ours() -> set[psutil.Process]:
+    """Every process of this test session but the one that runs it: its children, and whatever has its mark."""
+    mark = os.environ.get(MARK)
+    found = set(psutil.Process().children(recursive=True))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if mark is not None and process.environ().get(MARK) == mark:
+                found.add(process)
+    found.discard(psutil.Process())
+    return found
+
+
+def below(roots: set[psutil.Process]) -> set[psutil.Process]:
+    """`roots` and their descendants."""
+    found = set(roots)
+    for root in roots:
+        with contextlib.suppress(psutil.Error):
+            found.update(root.children(recursive=True))
+    return found
+
+
+def described(processes: set[psutil.Process]) -> str:
+    """For people."""
+    lines = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            lines.append(f"{process.pid} ({process.status()}): {' '.join(process.cmdline())[:150]}")
+    return "\n".join(lines)
+
+
+def mesh_directories() -> set[str]:
+    """Directories of private meshes in this session's temporary directory."""
+    return {path.name for path in Path(os.environ["TMPDIR"]).glob("taskmesh-*")}
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# ---- scripts --------------------------------------------------------------------------------------------------------
+
+
+class Started:
+    """A Python process with its output in a file, so that nobody has to read along.
+
+    Parameters
+    ----------
+    arguments
+        Of the interpreter.
+    directory
+        Where it runs, and where its output goes.
+    stdin
+        What it can read.
+    """
+
+    _count = 0
+
+    def __init__(self, arguments: list[str], directory: Path, stdin: int = subprocess.DEVNULL) -> None:
+        Started._count += 1
+        self.output_path = directory / f"output-{Started._count}"
+        environment = {k: v for k, v in os.environ.items() if k != "TASKMESH_HUB"}
+        with open(self.output_path, "wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=directory,
+                stdin=stdin,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONPATH": ""},
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, errors included."""
+        return self.output_path.read_text(errors="backslashreplace")
+
+    def says(self, text: str, seconds: float = 20.0) -> None:
+        """Wait until it has printed `text`."""
+        until(
+            lambda: text in self.output or self.process.poll() is not None, f"{text!r} in:\n{self.output}", seconds
+        )
+        assert text in self.output, f"it ended with {self.process.returncode}:\n{self.output}"
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def ends(self, seconds: float = 30.0) -> int:
+        """Wait for its end; returns its exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not end within {seconds:g} s:\n{self.output}") from None
+
+    def end_now(self) -> None:
+        """Kill it if it is still there."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def write_script(directory: Path, source: str, name: str = "script.py") -> str:
+    """Write dedented `source` to a file of `directory`; returns its path."""
+    path = directory / name
+    path.write_text(textwrap.dedent(source))
+    return str(path)
+
+
+@contextlib.contextmanager
+def running(source: str, directory: Path) -> Iterator[Started]:
+    """A script that runs while the block does."""
+    started = Started([write_script(directory, source)], directory)
+    try:
+        yield started
+    finally:
+        started.end_now()
+
+
+def run(source: str, directory: Path, seconds: float = 30.0) -> str:
+    """Run a script that has to succeed; returns what it printed."""
+    with running(source, directory) as script:
+        code = script.ends(seconds)
+        assert code == 0, f"exit code {code}:\n{script.output}"
+        return script.output
+
+
+def kill(pid: int) -> None:
+    """SIGKILL."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
