@@ -523,7 +523,11 @@ def _settle(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:
             else:
                 settle_values((future,), (value,))
     else:
-        settle_error(futures[0], open_failure(outcome, name, futures[0].id))
+        try:
+            failure = open_failure(outcome, name, futures[0].id)
+        except BaseException as error:  # whatever unpickling the user's exception does
+            failure = _unreadable(error, name)
+        settle_error(futures[0], failure)
 
 
 def _unreadable(error: BaseException, name: str) -> PayloadError:

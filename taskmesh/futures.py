@@ -11,6 +11,7 @@ sees every Condition that was made before, and whoever makes one later sees the 
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from .core.session import OpenChunk
+
+log = logging.getLogger("concurrent.futures")  # where the standard class reports them, too
 
 T = TypeVar("T")
 PENDING, RUNNING, FINISHED = "PENDING", "RUNNING", "FINISHED"
@@ -268,9 +271,11 @@ def _announce(future: Future[Any]) -> None:
                 waiter.add_result(future)
         future._cond.notify_all()
         callbacks, future._calls = future._calls, None
-    if callbacks:
-        future._calls = callbacks
-        future._invoke_callbacks()  # type: ignore[attr-defined]
+    for callback in callbacks or ():
+        try:
+            callback(future)
+        except BaseException:  # user code, and even its sys.exit() must not end the receive thread
+            log.exception("exception calling callback for %r", future)
 
 
 # ---- many at once ---------------------------------------------------------------------------------------------------

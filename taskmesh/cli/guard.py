@@ -49,6 +49,6 @@ def private_directory(path: str) -> Path:
         raise AddressError(f"cannot listen in {path}: {error.strerror}") from error
     if mode & 0o077:
         raise AddressError(
-            f"cannot listen in {path}: others may enter it, and could run tasks; chmod 700 it, or name another"
+            f"cannot listen in {path}: others may enter it, and could run tasks; chmod 700 it first"
         )
     return directory

@@ -102,7 +102,7 @@ def resolve(address: Address) -> Address:
 
 @contextmanager
 def _alone(address: Address) -> Iterator[None]:
-    """The only hub in its ipc directory: a second would take away the first one's sockets, without an error."""
+    """The only hub in its ipc directory: a second would take the sockets away from the first, silently."""
     if address.scheme != "ipc":
         yield
         return

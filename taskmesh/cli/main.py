@@ -18,7 +18,7 @@ from . import hub, status, worker
 from .exits import BY_SIGNAL, CommandError, ExitCode, code_of
 from .options import examples, paragraphs
 
-# The base of click's errors, wherever typer has click from: older releases import it, newer ones carry a copy.
+# The base of click's errors. Older releases of typer import click, newer ones carry a copy of it.
 USAGE_ERROR: type[Exception] = next(
     cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException"
 )
@@ -108,8 +108,9 @@ def _run() -> int:
 def _usage(error: BaseException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "taskmesh"
-    text = str(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
-    return f"{' '.join(text.split())}. Try: {command} --help"
+    text = str(error.format_message())  # type: ignore[attr-defined]
+    text += "" if text.endswith((".", "?")) else "."
+    return f"{text} Try: {command} --help"
 
 
 def _complain(code: ExitCode, text: str) -> ExitCode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -79,7 +80,7 @@ def bind(sock: Socket, endpoint: str) -> str:
         reasons = {
             zmq.EADDRINUSE: "it is in use; is another hub running there? Choose another with --listen",
             zmq.EADDRNOTAVAIL: "that address is not one of this machine's",
-            zmq.ENODEV: "that address is not one of this machine's",
+            errno.ENODEV: "that address is not one of this machine's",
         }
         raise AddressError(f"cannot listen on {endpoint}: {reasons.get(error.errno, str(error))}") from error
     bound: str = sock.getsockopt_string(zmq.LAST_ENDPOINT)

@@ -143,7 +143,7 @@ def describe(error: BaseException) -> tuple[str, str]:
     prefix = "" if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}."
     try:
         text = str(error)
-    except Exception as broken:  # a user's __str__
+    except BaseException as broken:  # a user's __str__
         text = f"<its __str__ raised {type(broken).__name__}>"
     return f"{prefix}{cls.__qualname__}", text
 
@@ -164,11 +164,11 @@ def dump_error(error: BaseException, skip_frames: int = 0) -> bytes:
     type_name, text = describe(error)
     try:
         printed = "".join(traceback.format_exception(type(error), error, trace))
-    except Exception as broken:  # a user's __str__, __repr__ or __cause__
+    except BaseException as broken:  # a user's __str__, __repr__ or __cause__
         printed = f"{type_name}: {text} (its traceback cannot be printed: {type(broken).__name__})\n"
     try:
         pickled: bytes | None = dump(error)
-    except Exception:  # a user's exception; it arrives as RemoteError
+    except BaseException:  # a user's exception; it arrives as RemoteError
         pickled = None
     clean = [part.encode("utf-8", "backslashreplace").decode() for part in (type_name, text, printed)]
     return _dumps((*clean, pickled), 5)
@@ -181,7 +181,7 @@ def load_error(blob: bytes) -> BaseException:
     if pickled is not None:
         try:
             error = loads(pickled)
-        except Exception:  # e.g. an __init__ that does not take what `args` holds
+        except (Exception, SystemExit):  # e.g. an __init__ that does not take what `args` holds
             error = None
     if not isinstance(error, BaseException):
         error = RemoteError(type_name, text, printed)
