@@ -223,10 +223,10 @@ class Client:
                 self._seal(spec)
 
     def _require_open(self) -> None:
+        if self._closing and (self.error is None or isinstance(self.error, MeshClosed)):
+            raise MeshClosed("cannot submit: this mesh has been shut down")
         if self.error is not None:
             raise self.error
-        if self._closing:
-            raise MeshClosed("cannot submit: this mesh has been shut down")
 
     def _seal(self, spec: Spec) -> None:
         submit = self.session.seal(spec)

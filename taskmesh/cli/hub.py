@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +16,7 @@ from ..errors import AddressError
 from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
 from .exits import CommandError, ExitCode
 from .guard import HUB_RISK, private_directory, require_local
-from .logs import set_up
+from .logs import plural, set_up
 from .options import DEFAULT_HUB, Insecure, Level, LogLevel, examples
 
 if TYPE_CHECKING:
@@ -90,8 +92,6 @@ def resolve(address: Address) -> Address:
         return address
     if address.host == "*":
         return address._replace(host="0.0.0.0")
-    if address.host in (name for _, name in socket.if_nameindex()):
-        return address  # a network interface, which the socket finds itself
     try:
         found = socket.getaddrinfo(address.host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -118,7 +118,18 @@ def _alone(address: Address) -> Iterator[None]:
                 ExitCode.ADDRESS,
                 f"cannot listen on {address}: it is in use by another hub. Choose another with --listen",
             ) from None
-        yield
+        _sweep(directory)
+        try:
+            yield
+        finally:
+            _sweep(directory)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the sockets of a hub that has ended: control, submit, sink and lanes."""
+    for path in directory.iterdir():
+        if path.is_socket() and re.fullmatch(r"[csr]|l\d+", path.name):
+            path.unlink(missing_ok=True)
 
 
 class HubService:
@@ -139,12 +150,10 @@ class HubService:
 
     def left(self) -> str:
         """How many tasks are left, and whether anybody is there to run them."""
-        from .service import plural
-
         known = self._hub.scheduler.statistics(self._loop.now())
         tasks = sum(session.waiting + session.running for session in known.sessions)
         if not tasks:
-            return f"the last outcomes are on their way to {plural(len(known.sessions), 'client')}"
+            return "" if self.drained else "the last outcomes are on their way to their clients"
         if not known.daemons:
             return f"{plural(tasks, 'task')} left, but no worker to run them"
         where = f"{known.waiting:,} waiting, {tasks - known.waiting:,} with workers"
@@ -164,9 +173,17 @@ def _serve(address: Address, lanes: tuple[int, int] | None) -> int:
         context.destroy(linger=0)
         raise CommandError(ExitCode.ADDRESS, str(error)) from None
     stopper = Stopper(loop, HubService(hub, loop), "and what is left is not run")
-    where = f" (lanes {lanes[0]}-{lanes[1]})" if lanes and address.scheme == "tcp" else ""
-    print(f"taskmesh hub is ready at {hub.address}{where}", flush=True)
+    print(f"taskmesh hub is ready at {hub.address}{_remarks(address, lanes)}", flush=True)
     loop.run()
     hub.close("the hub was stopped" if stopper.exit_code else "the hub was shut down")
     context.destroy()
     return stopper.exit_code
+
+
+def _remarks(address: Address, lanes: tuple[int, int] | None) -> str:
+    if address.scheme != "tcp":
+        return ""
+    remarks = [f"lanes {lanes[0]}-{lanes[1]}"] if lanes else []
+    if address.host in ("0.0.0.0", "::"):
+        remarks.insert(0, "every address of this machine")
+    return f" ({'; '.join(remarks)})" if remarks else ""

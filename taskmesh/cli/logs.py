@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 class OneLine(logging.Formatter):
     """A formatter whose messages are one line, whatever is in them. A traceback follows on its own lines."""
 

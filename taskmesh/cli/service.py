@@ -31,7 +31,7 @@ class Service(Protocol):
         """Whether nothing is left."""
 
     def left(self) -> str:
-        """What is left, in words."""
+        """What is left to finish, in words; empty: nothing that anybody would have to wait for."""
 
 
 class Stopper:
@@ -81,10 +81,12 @@ class Stopper:
             return
         self._draining = True
         self._service.drain()
-        self._said = "nothing is left" if self._service.drained else self._service.left()
+        self._said = self._service.left()
         self._say_at = self._loop.now() + SAY_EVERY_S
-        again = "" if self._service.drained else f"; Ctrl-C again stops at once, {self._cost}"
-        notices.info("draining: %s%s", self._said, again)
+        if self._said:
+            notices.info("draining: %s; Ctrl-C again stops at once, %s", self._said, self._cost)
+        else:
+            notices.info("draining: nothing is left to finish")
 
     def on_time(self, now: float) -> None:
         """Stop when nothing is left; say now and then what is."""
@@ -95,7 +97,7 @@ class Stopper:
         elif now >= self._say_at:
             self._say_at = now + SAY_EVERY_S
             left = self._service.left()
-            if left != self._said:
+            if left and left != self._said:
                 self._said = left
                 notices.info("draining: %s", left)
 
@@ -106,8 +108,3 @@ class Stopper:
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """Being handled is enough: the pipe wakes the loop."""
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 task`, `2 tasks`."""
-    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .logs import printable
+from .logs import plural, printable
 
 
 def tables(document: dict[str, Any]) -> Group:
@@ -45,18 +45,23 @@ def _workers(d: dict[str, Any]) -> Table | Text:
     daemons = d["daemons"]
     if not daemons:
         return Text(f"\nNo workers. Start some: taskmesh worker {printable(d['address'])}", style="yellow")
-    table = _table(f"Workers: {len(daemons)}, with {d['slots']} runners", "name", "host", "pid")
+    table = _table(f"Workers: {len(daemons)}, with {plural(d['slots'], 'runner')}", "name", "host", "pid")
     for heading in ("runners", "tasks", "finished", "busy", "runners lost", "joined", "heard"):
         table.add_column(heading, justify="right")
     table.add_column("state")
     for w in daemons:
-        state = Text("silent", style="bold red") if w["suspected"] else Text("ok", style="green")
         table.add_row(
             _text(w["name"]), _text(w["host"]), str(w["pid"]), str(w["slots"]), f"{w['tasks_out']:,}",
             f"{w['finished']:,}", f"{w['busy']:.0%}", f"{w['runners_lost']:,}", _ago(w["joined_s_ago"]),
-            _ago(w["heard_s_ago"]), state,
+            _ago(w["heard_s_ago"]), _state(w),
         )  # fmt: skip
     return table
+
+
+def _state(worker: dict[str, Any]) -> Text:
+    if worker["suspected"]:
+        return Text("silent", style="bold red")
+    return Text("ok", style="green") if worker["slots"] else Text("draining", style="yellow")
 
 
 def _clients(d: dict[str, Any]) -> Table | Text:

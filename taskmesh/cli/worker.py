@@ -14,7 +14,7 @@ from taskmesh_worker.forking import NurseryProcess
 from ..transport.endpoints import Address, parse_address
 from .exits import CommandError, ExitCode
 from .guard import WORKER_RISK, require_local
-from .logs import set_up
+from .logs import plural, printable, set_up
 from .options import Insecure, Level, LogLevel, examples
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def worker(
     """
     set_up(log_level)
     address = parse_address(hub)
+    if name is not None and (not name.strip() or printable(name) != name):
+        raise typer.BadParameter("a name needs letters that can be shown", param_hint="--name")
     require_local(address, insecure, WORKER_RISK)
     raise typer.Exit(_serve(address, workers, name, connect_timeout))
 
@@ -114,9 +116,7 @@ def _serve(address: Address, workers: int | None, name: str | None, connect_time
         nursery.close()
         raise
     watcher = Watcher(address, daemon, loop, connect_timeout)
-    watcher.ready_line = (
-        f"taskmesh worker {config.name} has joined {address} with {slots} runner{'s' * (slots > 1)}"
-    )
+    watcher.ready_line = f"taskmesh worker {config.name} has joined {address} with {plural(slots, 'runner')}"
     stopper = Stopper(loop, WorkerService(daemon), "and what is running is started again elsewhere")
     try:
         loop.run()
@@ -146,9 +146,7 @@ class WorkerService:
     def left(self) -> str:
         """How many runners are still at work."""
         busy = sum(1 for runner in self._daemon.plan.runners.values() if runner.handed)
-        if not busy:
-            return "saying goodbye to the hub"
-        return f"finishing what runs on {busy} runner{'s' * (busy > 1)}"
+        return f"finishing what runs on {plural(busy, 'runner')}" if busy and not self.drained else ""
 
 
 class Watcher:

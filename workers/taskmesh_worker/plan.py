@@ -184,12 +184,17 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Runner:
-    """A runner as the plan knows it."""
+    """A runner as the plan knows it.
+
+    `handed` is what it may still run. `next_at` is where its next dose will begin, `spoken` up to where it has told
+    us what became of its tasks: a tail that was taken back is still in its pipe until it says that it skipped it.
+    """
 
     number: int
     phase: Phase = Phase.STARTING
     handed: deque[Handed] = field(default_factory=deque)
     next_at: int = 0
+    spoken: int = 0
     limit: int = 0
     handed_at: float = 0.0
     peek_at: float = NEVER
@@ -357,9 +362,11 @@ class Plan:
             return
         if isinstance(event.what, PipeOutcome):
             self._on_outcome(runner, event.what, now)
+            runner.spoken = event.what.at + event.what.count
         else:
             self._on_stopped(runner, event.what)
-        if runner.phase is Phase.RECALLING and not runner.handed:
+            runner.spoken = event.what.end
+        if runner.phase is Phase.RECALLING and runner.spoken == runner.next_at:
             runner.phase = Phase.READY
             runner.peek_at = NEVER
 
