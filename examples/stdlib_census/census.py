@@ -172,7 +172,7 @@ def show_speed(mesh: Run, baseline: Run | None, hub: str | None) -> None:
     table.add_row(where, f"{mesh.seconds:.2f}", f"{mesh.startup_seconds:.2f}", f"{mesh.rate:,.0f}", speed_up)
     console.print(table)
     cores = usable_cores()
-    limit = "" if hub else f", so {cores}.00 is the most that any speed-up could be"
+    limit = "" if hub else f", so expect no speed-up above {cores}"
     console.print(f"This process may use {cores} of this machine's {os.cpu_count()} cores{limit}.")
     if baseline is not None:
         same = baseline.census == mesh.census

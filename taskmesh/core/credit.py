@@ -16,26 +16,33 @@ DOSE_S = 0.005
 UNKNOWN_S = AHEAD_S
 """The price of a task of which nothing is known: with it, a daemon is handed twice its slots."""
 
+ONE_AHEAD_BELOW_S = 0.25
+"""Tasks shorter than this, on average, are held one for each slot ahead of need, however long the last ones were."""
+
 _WEIGHT = 0.5
+_FADE = 0.8
 
 
 class Pace:
-    """Seconds per task of one spec: a moving average in which the newest report counts half.
+    """Seconds per task of one spec: a moving average in which the newest report counts half, and a fading maximum.
 
     Half, because the first calls of a function often pay for its imports: a mean that starts 10^5 too high is right
-    again after 17 reports.
+    again after 17 reports. The maximum, which fades by a fifth with each report, is for tasks of very different
+    length: whoever hands out several at once because the last few were short makes the others wait for a long one.
     """
 
-    __slots__ = ("finished", "mean_s")
+    __slots__ = ("finished", "mean_s", "peak_s")
 
     def __init__(self) -> None:
         self.mean_s: float | None = None
+        self.peak_s = 0.0
         self.finished = 0
 
     def observe(self, tasks: int, busy_s: float) -> None:
         """`tasks` finished, in `busy_s` seconds of one runner's time."""
         sample = max(busy_s, 0.0) / tasks
         self.mean_s = sample if self.mean_s is None else self.mean_s + _WEIGHT * (sample - self.mean_s)
+        self.peak_s = max(sample, self.peak_s * _FADE)
         self.finished += tasks
 
     def price_s(self) -> float:
@@ -46,7 +53,7 @@ class Pace:
         """How many tasks make a dose: `DOSE_S` of work, one of an unknown spec, at most doubling."""
         if solo or self.mean_s is None:
             return 1
-        return max(1, min(int(DOSE_S / self.price_s()), self.finished))
+        return max(1, min(int(DOSE_S / max(self.peak_s, 1e-7)), self.finished))
 
 
 def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:
@@ -69,4 +76,6 @@ def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:
         ahead = min(ahead, max(2 * slots, pace.finished))
     else:
         ahead = min(ahead, 2 * slots - tasks_out)
+    if pace.price_s() < ONE_AHEAD_BELOW_S:
+        ahead = max(ahead, 2 * slots - tasks_out)
     return max(free, ahead, 0)

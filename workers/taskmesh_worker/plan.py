@@ -2,8 +2,9 @@
 
 Events come in, actions come out; the daemon's loop owns sockets, clocks and processes. The rules kept here:
 
-- Doses: a runner is handed about 5 ms of measured work at a time, one task of an unknown function, then doubling; two
-  doses when tasks are so short that it would wait for the next one.
+- Doses: a runner is handed about 5 ms of measured work at a time, one task of an unknown function, then doubling; and
+  one dose ahead, so that it does not wait for the next one. A tail behind a long task is taken back when another
+  runner idles.
 - Claim and limit: positions count every task that a runner was ever handed. To take a tail back, the plan lowers the
   runner's limit, waits 1 ms, and reads what it has claimed by then; what lies behind is certainly not started.
 - Blame: the claim names what ran when a runner died. One task: a strike, which goes to the hub. A block of very short
@@ -27,8 +28,8 @@ from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
 
 BLOCK = 64
 BLOCK_BELOW_S = 10e-6  # tasks longer than this are claimed one at a time
-PIPELINE_BELOW_S = DOSE_S / 2  # tasks longer than this are never handed ahead of need
-RECALL_AFTER_S = 0.01  # a tail handed out longer ago than this is taken back when another runner idles
+PIPELINE_BELOW_S = DOSE_S / 2  # of tasks longer than this, only one is handed ahead of need
+RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
 CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
 BODIES_KEPT = 512
 RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
@@ -550,9 +551,15 @@ class Plan:
 
     @staticmethod
     def _has_room(runner: Runner, pace: Pace) -> bool:
-        if not runner.handed:
+        """One task ahead, so that no runner waits for us between two; more only of very short ones."""
+        handed = runner.handed
+        if not handed:
             return True
-        return pace.mean_s is not None and pace.mean_s < PIPELINE_BELOW_S and runner.load_s() < DOSE_S
+        if pace.mean_s is None:
+            return False
+        if len(handed) == 1 and handed[0].hi - handed[0].lo == 1:
+            return True
+        return pace.peak_s < PIPELINE_BELOW_S and runner.load_s() < DOSE_S
 
     def _hand(self, runner: Runner, now: float) -> bool:
         """Give the first queued piece, or a dose of it, to a runner. False: its function has to come first."""
@@ -569,7 +576,7 @@ class Plan:
         self._dequeue()
         if hi < piece.hi:
             self._enqueue(piece._replace(lo=hi), front=True)
-        short = bool(chunk.items) and not piece.solo and pace.mean_s is not None and pace.mean_s < BLOCK_BELOW_S
+        short = bool(chunk.items) and not piece.solo and pace.mean_s is not None and pace.peak_s < BLOCK_BELOW_S
         at = runner.next_at
         dose = Dose(
             at, d.session, d.spec, piece.attempt, piece.lo, hi, BLOCK if short else 1,
