@@ -132,9 +132,7 @@ def notes(workload: Workload, summed: Sequence[Row], settings: Settings) -> list
         found.append(workload.remark(settings.workers, settings.scale))
     fewer = [summary.peer for summary in summed if PEERS[summary.peer].slow and summary.spreads]
     if workload.slow_amount is not None and fewer:
-        found.append(
-            f"{', '.join(fewer)}: fewer {workload.unit}, for they are slow; compare rates, not memory."
-        )
+        found.append(f"{', '.join(fewer)}: fewer {workload.unit}, for they are slow; compare rates, not memory.")
     if settings.scale != 1:
         found.append(f"A quick try at scale {settings.scale:g}: these numbers are not to be quoted.")
     found += [f"{summary.peer} failed: {summary.errors[0]}" for summary in summed if summary.errors]

@@ -18,18 +18,16 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
-import msgpack
-
 from . import __version__
 from .core import messages as m
 from .core.ranges import covers
 from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, ClientSpec, SentChunk, Session
-from .errors import HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError, WorkerLost
-from .futures import Future, settle_cancelled, settle_error, settle_values
+from .errors import HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
+from .futures import Future, settle_cancelled, settle_error
+from .outcomes import settle
 from .transport.loop import SPIN_S, Loop
 from .transport.membership import Membership
 from .transport.sockets import new_context
-from .wire.payload import load_each, load_error, loads, unpickling_error
 
 log = logging.getLogger("taskmesh")
 
@@ -104,9 +102,7 @@ class Client:
         Seconds without a hub after which pending tasks fail; None: never (a private hub is revived).
     """
 
-    def __init__(
-        self, control: str, name: str, keeper: Keeper | None = None, lost_after: float | None = 60.0
-    ) -> None:
+    def __init__(self, control: str, name: str, keeper: Keeper | None = None, lost_after: float | None = 60.0) -> None:
         self.instance = secrets.randbits(64)
         self.control = control
         self.session: Session[Future[Any]] = Session()
@@ -131,7 +127,18 @@ class Client:
         self._answers: dict[tuple[int, int], threading.Event] = {}
         self._retired: deque[Spec] = deque()
         register = m.Register(
-            "client", self.instance, 0, 0, 0, 0, name, os.uname().nodename, os.getpid(), 0, __version__, PYTHON
+            "client",
+            self.instance,
+            0,
+            0,
+            0,
+            0,
+            name,
+            os.uname().nodename,
+            os.getpid(),
+            0,
+            __version__,
+            PYTHON,
         )
         self.membership = Membership(self._context, self._loop, control, register, self, self.lock)
         self._loop.add_part(self)
@@ -160,9 +167,7 @@ class Client:
 
     # ---- callers --------------------------------------------------------------------------------------------
 
-    def define(
-        self, name: str, body: bytes, digest: bytes, init: tuple[bytes, bytes] | None, priority: int
-    ) -> Place:
+    def define(self, name: str, body: bytes, digest: bytes, init: tuple[bytes, bytes] | None, priority: int) -> Place:
         """Make a function known to the hub."""
         with self.lock:
             self._require_open()
@@ -362,7 +367,7 @@ class Client:
             owner: MapOwner = sent.owner  # type: ignore[assignment]
             owner.deliver(outcome.first, outcome)
         else:
-            _settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
+            settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
         self._wake_cancellers(spec, outcome.first, [(outcome.lo, outcome.hi)])
         if spec.retired and not spec.sent:
             self._retired.append(spec)
@@ -424,9 +429,7 @@ class Client:
             and now - self._lost_since > self._lost_after
             and self.error is None
         ):
-            self._fail(
-                HubUnreachable(f"no answer from the hub at {self.control} for {self._lost_after:g} s: given up")
-            )
+            self._fail(HubUnreachable(f"no answer from the hub at {self.control} for {self._lost_after:g} s: given up"))
 
     def next_deadline(self) -> float:
         """When `on_time` is due if nothing arrives."""
@@ -503,56 +506,4 @@ class Client:
                 os.close(fd)
 
 
-def _settle(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:
-    """Open an outcome and settle the futures that it speaks of."""
-    form = outcome.form
-    if form == m.Form.LIST:
-        try:
-            values = loads(outcome.blob)
-        except BaseException as error:
-            for future in futures:
-                settle_error(future, _unreadable(error, name))
-            return
-        settle_values(futures, values)
-    elif form == m.Form.EACH:
-        for future, pickled in zip(futures, load_each(outcome.blob), strict=True):
-            try:
-                value = loads(pickled)
-            except BaseException as error:
-                settle_error(future, _unreadable(error, name))
-            else:
-                settle_values((future,), (value,))
-    else:
-        try:
-            failure = open_failure(outcome, name, futures[0].id)
-        except BaseException as error:  # whatever unpickling the user's exception does
-            failure = _unreadable(error, name)
-        settle_error(futures[0], failure)
-
-
-def _unreadable(error: BaseException, name: str) -> PayloadError:
-    failure = unpickling_error(error, f"the result of {name}", f"this machine ({os.uname().nodename})")
-    failure.__cause__ = error
-    return failure
-
-
-def open_failure(outcome: m.Outcome, name: str, task: str) -> BaseException:
-    """The exception in an outcome of form ERROR or LOST."""
-    if outcome.form == m.Form.ERROR:
-        try:
-            return load_error(outcome.blob)
-        except Exception as error:  # a peer's bytes
-            return _unreadable(error, name)
-    try:
-        report = msgpack.unpackb(outcome.blob)
-        death = f"killed by {report['signal']}" if report["signal"] else f"exited with code {report['exitcode']}"
-        where = f"runner {report['pid']} on {report['host']}"
-    except Exception:  # a peer's bytes
-        death, where = "died", "its runner"
-    return WorkerLost(
-        f"task {task} of {name}: {where} {death} while running it; three runners died over this task, so it is "
-        f"not tried again"
-    )
-
-
-__all__ = ["Client", "MapOwner", "Place", "open_failure"]
+__all__ = ["Client", "MapOwner", "Place"]

@@ -289,7 +289,9 @@ class DoneAndNotDone(NamedTuple):
 
 
 def wait(
-    futures: Iterable[concurrent.futures.Future[T]], timeout: float | None = None, return_when: str = ALL_COMPLETED
+    futures: Iterable[concurrent.futures.Future[T]],
+    timeout: float | None = None,
+    return_when: str = ALL_COMPLETED,
 ) -> DoneAndNotDone:
     """Wait for futures, as `concurrent.futures.wait` does.
 

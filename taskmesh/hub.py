@@ -192,9 +192,7 @@ class Hub:
             return m.Refused(str(error))
         monitor = disconnect_monitor(sock)
         inbox = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
-        welcome = m.Registered(
-            self.incarnation, admit.epoch, admit.resume, received, endpoint, inbox, __version__
-        )
+        welcome = m.Registered(self.incarnation, admit.epoch, admit.resume, received, endpoint, inbox, __version__)
         lane = Lane(admit.instance, stream, sock, monitor, welcome)
         self._lanes[admit.instance] = self._by_epoch[admit.epoch] = lane
         self._dirty.add(lane)

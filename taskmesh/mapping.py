@@ -14,10 +14,11 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
-from .client import Client, Place, open_failure
+from .client import Client, Place
 from .core import messages as m
 from .core.session import CHUNK_BYTES
 from .errors import PayloadError
+from .outcomes import open_failure
 from .wire.payload import describe, dump, load_each, loads, unpickling_error
 
 LEAF_ITEMS = 256
@@ -120,7 +121,13 @@ class MapRun:
     """
 
     def __init__(
-        self, client: Client, place: Place, source: Source, grain: int, buffer: int | None, deadline: float | None
+        self,
+        client: Client,
+        place: Place,
+        source: Source,
+        grain: int,
+        buffer: int | None,
+        deadline: float | None,
     ) -> None:
         self._client = client
         self._place = place

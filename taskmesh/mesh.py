@@ -450,7 +450,9 @@ def _keep(batches: Iterator[list[Any]], fn: object) -> Iterator[list[Any]]:
     del fn
 
 
-def _pack_initializer(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> tuple[bytes, bytes] | None:
+def _pack_initializer(
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> tuple[bytes, bytes] | None:
     if initializer is None:
         return None
     plain = initializer.function if isinstance(initializer, Task) else initializer

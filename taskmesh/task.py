@@ -117,7 +117,11 @@ class Task(Generic[P, R]):
         return current_mesh().submit(self, *args, **kwargs)
 
     def map(
-        self, *iterables: Any, timeout: float | None = None, chunksize: int | None = None, buffersize: int | None = None
+        self,
+        *iterables: Any,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
     ) -> Iterator[R]:
         """Submit one call for each item (or each tuple of items) to the current mesh: see `Mesh.map`."""
         from .mesh import current_mesh

@@ -25,9 +25,7 @@ class Peer(Protocol[Handle]):
     def gather(self, handles: Sequence[Handle]) -> list[object]:
         """Wait for all, the way that users of this library would, and return the results in order."""
 
-    def map(
-        self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None
-    ) -> list[object]:
+    def map(self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None) -> list[object]:
         """Apply fn to each item and return the results in order.
 
         Parameters

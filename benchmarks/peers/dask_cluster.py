@@ -14,9 +14,7 @@ class Adapter:
         self._client: Client | None = None
 
     def start(self, workers: int) -> None:
-        self._cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
-        )
+        self._cluster = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
         self._client = Client(self._cluster)
 
     @property
@@ -36,9 +34,7 @@ class Adapter:
     def gather(self, handles: "Sequence[Future[object]]") -> list[object]:
         return list(self.client.gather(list(handles)))
 
-    def map(
-        self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None
-    ) -> list[object]:
+    def map(self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None) -> list[object]:
         """By a bag, Dask's own tool for many small items; Client.map makes a task of each.
 
         Left alone, a bag has partitions of sqrt(n) / 10 items: a hundred items each for a million.

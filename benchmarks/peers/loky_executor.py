@@ -31,9 +31,7 @@ class Adapter:
     def gather(self, handles: Sequence[Future[object]]) -> list[object]:
         return [handle.result() for handle in handles]
 
-    def map(
-        self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None
-    ) -> list[object]:
+    def map(self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None) -> list[object]:
         """Its own default is one item per message."""
         return list(self.executor.map(fn, items, chunksize=chunksize or 1))
 

@@ -28,9 +28,7 @@ class Adapter:
     def gather(self, handles: Sequence[AsyncResult[object]]) -> list[object]:
         return [handle.get() for handle in handles]
 
-    def map(
-        self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None
-    ) -> list[object]:
+    def map(self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None) -> list[object]:
         return self.pool.map(fn, items, chunksize)
 
     def stop(self) -> None:

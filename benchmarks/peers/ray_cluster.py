@@ -45,9 +45,7 @@ class Adapter:
     def gather(self, handles: "Sequence[ray.ObjectRef[object]]") -> list[object]:
         return list(ray.get(list(handles)))
 
-    def map(
-        self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None
-    ) -> list[object]:
+    def map(self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None) -> list[object]:
         if self._pool is None:
             self._pool = Pool(self._workers)
         return list(self._pool.map(fn, items, chunksize))

@@ -41,12 +41,8 @@ PEERS: dict[str, PeerInfo] = {
             ("taskmesh", "pyzmq"),
         ),
         PeerInfo("mp.Pool", "benchmarks.peers.mp_pool", (), (), map_chunksize=EXPERT_CHUNKSIZE),
-        PeerInfo(
-            "ProcessPoolExecutor", "benchmarks.peers.process_pool", (), (), map_chunksize=EXPERT_CHUNKSIZE
-        ),
-        PeerInfo(
-            "loky", "benchmarks.peers.loky_executor", ("joblib",), ("joblib",), map_chunksize=EXPERT_CHUNKSIZE
-        ),
+        PeerInfo("ProcessPoolExecutor", "benchmarks.peers.process_pool", (), (), map_chunksize=EXPERT_CHUNKSIZE),
+        PeerInfo("loky", "benchmarks.peers.loky_executor", ("joblib",), ("joblib",), map_chunksize=EXPERT_CHUNKSIZE),
         PeerInfo(
             "dask",
             "benchmarks.peers.dask_cluster",

@@ -62,9 +62,7 @@ def read_address(hub: subprocess.Popen[bytes]) -> str:
             break
         piece = os.read(hub.stdout.fileno(), 4096)
         if not piece:
-            raise RuntimeError(
-                f"taskmesh hub ended with code {hub.wait(STOPPED_WITHIN_S)} before it was ready"
-            )
+            raise RuntimeError(f"taskmesh hub ended with code {hub.wait(STOPPED_WITHIN_S)} before it was ready")
         said += piece
         if b"\n" in said and (found := ADDRESS.search(said)):
             return found.group().decode()

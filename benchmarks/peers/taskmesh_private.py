@@ -31,9 +31,7 @@ class Adapter:
     def gather(self, handles: Sequence[Future[object]]) -> list[object]:
         return [handle.result() for handle in handles]
 
-    def map(
-        self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None
-    ) -> list[object]:
+    def map(self, fn: Callable[..., object], items: Iterable[object], chunksize: int | None = None) -> list[object]:
         """taskmesh cuts its own chunks, so there is no chunk size to pass on."""
         return list(self.mesh.map(fn, items))
 

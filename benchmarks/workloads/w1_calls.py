@@ -16,9 +16,7 @@ def measure(setting: Setting) -> Outcome:
         results = peer.gather(handles)
         ended = time.perf_counter()
     expect_count(results, setting.amount)
-    return Outcome(
-        {"rate": setting.amount / (ended - began), "submit_rate": setting.amount / (submitted - began)}
-    )
+    return Outcome({"rate": setting.amount / (ended - began), "submit_rate": setting.amount / (submitted - began)})
 
 
 METRICS = (

@@ -69,9 +69,7 @@ class Player:
 @contextmanager
 def hub() -> Iterator[tuple[str, int]]:
     """A hub process: its address and pid."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HUB], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", HUB], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip(), process.pid

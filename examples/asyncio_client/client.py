@@ -175,9 +175,7 @@ Timeout = Annotated[float, Option(min=0.01, help="Seconds to wait for the long t
 def main(workers: Workers = None, hub: Hub = None, timeout: Timeout = 0.5) -> None:
     """Use a mesh from asyncio, in five ways, while a ticker shows that the event loop is never blocked."""
     if hub is not None and workers is not None:
-        raise typer.BadParameter(
-            "it is for a private mesh; a hub has its own workers", param_hint="--workers"
-        )
+        raise typer.BadParameter("it is for a private mesh; a hub has its own workers", param_hint="--workers")
     try:
         with Mesh(hub) if hub else Mesh(workers=workers) as mesh:
             steps = asyncio.run(programme(mesh, timeout))

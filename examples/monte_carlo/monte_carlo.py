@@ -124,9 +124,7 @@ def watch(run: Run, futures: list[Future[Batch]]) -> None:
     progress = Progress(*columns, console=console)
     bar = progress.add_task("no result yet", total=len(futures))
     height = max(min(console.height - 4, 22), 8)
-    with Live(
-        get_renderable=lambda: Group(run.picture(height), progress), console=console, refresh_per_second=8
-    ):
+    with Live(get_renderable=lambda: Group(run.picture(height), progress), console=console, refresh_per_second=8):
         for estimate in collect(run, futures):
             progress.update(bar, advance=1, description=say(estimate))
 
@@ -163,9 +161,7 @@ def show_results(run: Run, seconds: float) -> None:
         table.add_row("check: on the geometric average", say(control), _judged(exact, control))
     console.print(table)
     tasks = len(run.batches)
-    console.print(
-        f"{sums.n:,} samples in {tasks:,} tasks and {seconds:.2f} s: {sums.n / seconds:,.0f} per second"
-    )
+    console.print(f"{sums.n:,} samples in {tasks:,} tasks and {seconds:.2f} s: {sums.n / seconds:,.0f} per second")
 
 
 def _judged(exact: float, estimate: Estimate) -> str:
@@ -173,14 +169,10 @@ def _judged(exact: float, estimate: Estimate) -> str:
     return f"{exact:.5f}, {'inside' if inside else 'outside'} the interval"
 
 
-Samples = Annotated[
-    int | None, Option(min=2, help="How many in all; else 60 million darts or 500,000 paths.")
-]
+Samples = Annotated[int | None, Option(min=2, help="How many in all; else 60 million darts or 500,000 paths.")]
 BatchSize = Annotated[int | None, Option(min=1, help="How many in one task; else a 300th of all of them.")]
 Until = Annotated[float, Option(min=0.0, help="Stop when the margin is this small; 0 runs every batch.")]
-Confidence = Annotated[
-    float, Option(min=0.5, max=0.9999, help="How often the interval is to hold the truth.")
-]
+Confidence = Annotated[float, Option(min=0.5, max=0.9999, help="How often the interval is to hold the truth.")]
 Seed = Annotated[int, Option(help="The same seed gives the same numbers on any number of workers.")]
 Strike = Annotated[float, Option(min=0.01, help="Asian option: the strike price; the share starts at 100.")]
 Volatility = Annotated[float, Option(min=0.001, help="Asian option: of the share, per year.")]
@@ -202,9 +194,7 @@ def main(
 ) -> None:
     """Estimate pi, or the price of an Asian option, and draw how the estimate converges."""
     if hub is not None and workers is not None:
-        raise typer.BadParameter(
-            "it is for a private mesh; a hub has its own workers", param_hint="--workers"
-        )
+        raise typer.BadParameter("it is for a private mesh; a hub has its own workers", param_hint="--workers")
     samples = samples or (60_000_000 if model is Model.PI else 500_000)
     option = AsianCall(strike=strike, volatility=volatility)
     plan = Plan(model, option, samples, batch or -(-samples // 300), seed, confidence, until)

@@ -45,9 +45,7 @@ Files = list[tuple[str, bytes]]
 def extract(files: Files) -> Result[str]:
     """Stage 1: the prose in some files: the docstrings of a Python file, and all of any other."""
     started = time.perf_counter()
-    texts = (
-        _docstrings(data) if name.endswith(".py") else data.decode(errors="replace") for name, data in files
-    )
+    texts = (_docstrings(data) if name.endswith(".py") else data.decode(errors="replace") for name, data in files)
     return "\n".join(texts), here(started)
 
 
@@ -164,9 +162,7 @@ def find_batches(root: Path, batch_bytes: int) -> Iterator[Batch]:
 
 Texts = Annotated[
     Path | None,
-    Option(
-        exists=True, file_okay=False, help="Count the words in this folder instead of the standard library."
-    ),
+    Option(exists=True, file_okay=False, help="Count the words in this folder instead of the standard library."),
 ]
 Hub = Annotated[
     str | None,

@@ -215,9 +215,7 @@ WithTests = Annotated[
     bool, Option("--with-tests", help="Count the library's own tests too; some do not parse, on purpose.")
 ]
 NoBaseline = Annotated[bool, Option("--no-baseline", help="Leave out the run in this process.")]
-JsonFile = Annotated[
-    Path | None, Option("--json", dir_okay=False, help="Also write every file's report to this file.")
-]
+JsonFile = Annotated[Path | None, Option("--json", dir_okay=False, help="Also write every file's report to this file.")]
 
 
 def main(
@@ -230,9 +228,7 @@ def main(
 ) -> None:
     """Take a census of this Python's standard library: every file is a task on a mesh."""
     if hub is not None and workers is not None:
-        raise typer.BadParameter(
-            "it is for a private mesh; a hub has its own workers", param_hint="--workers"
-        )
+        raise typer.BadParameter("it is for a private mesh; a hub has its own workers", param_hint="--workers")
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {json_file.absolute().parent}", param_hint="--json")
     cloudpickle.register_pickle_by_value(analysis)  # so that workers need not have analysis.py
@@ -240,9 +236,7 @@ def main(
     sources = read_library(root, with_tests)
     size = sum(len(source.text) for source in sources)
     what = "with its tests" if with_tests else "without its tests"
-    console.print(
-        f"Python {platform.python_version()}: {len(sources):,} files, {size / 1e6:.1f} MB of source, {what}"
-    )
+    console.print(f"Python {platform.python_version()}: {len(sources):,} files, {size / 1e6:.1f} MB of source, {what}")
     baseline = None if no_baseline else run_here(sources)
     try:
         mesh = run_on_mesh(sources, lambda: Mesh(hub) if hub else Mesh(workers=workers))

@@ -48,7 +48,5 @@ def private_directory(path: str) -> Path:
     except OSError as error:
         raise AddressError(f"cannot listen in {path}: {error.strerror}") from error
     if mode & 0o077:
-        raise AddressError(
-            f"cannot listen in {path}: others may enter it, and could run tasks; chmod 700 it first"
-        )
+        raise AddressError(f"cannot listen in {path}: others may enter it, and could run tasks; chmod 700 it first")
     return directory

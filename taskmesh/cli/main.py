@@ -19,9 +19,7 @@ from .exits import BY_SIGNAL, CommandError, ExitCode, code_of
 from .options import examples, paragraphs
 
 # The base of click's errors. Older releases of typer import click, newer ones carry a copy of it.
-USAGE_ERROR: type[Exception] = next(
-    cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException"
-)
+USAGE_ERROR: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 EPILOG = "\n\n".join(
     [
         examples(

@@ -36,9 +36,7 @@ def status(
     ] = DEFAULT_HUB,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json", envvar="TASKMESH_JSON", metavar="", help="Print the hub's JSON document, not tables."
-        ),
+        typer.Option("--json", envvar="TASKMESH_JSON", metavar="", help="Print the hub's JSON document, not tables."),
     ] = False,
     watch: Annotated[
         float,
@@ -52,9 +50,7 @@ def status(
     ] = 0.0,
     timeout: Annotated[
         float,
-        typer.Option(
-            min=0.1, metavar="SECONDS", envvar="TASKMESH_TIMEOUT", help="How long to wait for an answer."
-        ),
+        typer.Option(min=0.1, metavar="SECONDS", envvar="TASKMESH_TIMEOUT", help="How long to wait for an answer."),
     ] = 5.0,
 ) -> None:
     """Show what a hub knows: its workers, its clients, what waits and how fast it goes.

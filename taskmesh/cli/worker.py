@@ -170,9 +170,7 @@ class Watcher:
         self._deadline = loop.now() + connect_timeout if connect_timeout else NEVER
         self._joined = False
         self._log = logging.getLogger("taskmesh.worker")
-        self._log.setLevel(
-            max(logging.WARNING, logging.getLogger().level)
-        )  # the ready line says that it joined
+        self._log.setLevel(max(logging.WARNING, logging.getLogger().level))  # the ready line says that it joined
         self.ready_line = ""
         self.failure: CommandError | None = None
         loop.add_part(self)

@@ -29,7 +29,16 @@ NEVER = float("inf")
 class Link:
     """Sending and receiving cursors of one peer of a link. Frames are opaque bytes."""
 
-    __slots__ = ("_acked", "_cursor", "_frames", "_nak_at", "_owed_since", "_progress_at", "_wants_nak", "seen")
+    __slots__ = (
+        "_acked",
+        "_cursor",
+        "_frames",
+        "_nak_at",
+        "_owed_since",
+        "_progress_at",
+        "_wants_nak",
+        "seen",
+    )
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()  # unacknowledged, oldest first

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import LocalProtocolError
+from . import audit
 from . import messages as m
 from .actions import (
     Action,
@@ -34,17 +34,17 @@ from .actions import (
     Send,
     Tick,
 )
+from .bodies import Bodies
 from .credit import room
 from .leases import ChunkState, DaemonState, Lease, Piece, SpecState
 from .lifecycle import Step
 from .ranges import Ranges, count, overlap
 from .ready import ReadyQueue
 from .roster import Peer, Roster
-from .statistics import DaemonStatistics, SessionStatistics, Statistics
+from .statistics import Statistics
 
 MAX_STRIKES = 3
 RESULTS_BYTES = 128 * 1024  # outcomes are gathered into messages of about this size
-RATE_WINDOW_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -90,13 +90,12 @@ class Scheduler:
         self.sessions: dict[int, Session] = {}
         self.daemons: dict[int, DaemonState] = {}
         self.totals = Totals()
-        self._ready: ReadyQueue[Piece] = ReadyQueue()
-        self._bodies: dict[bytes, bytes] = {}
-        self._references: dict[bytes, int] = {}
+        self.ready: ReadyQueue[Piece] = ReadyQueue()
+        self.bodies = Bodies()
         self._hungry: set[int] = set()  # daemons that may have room
         self._talkative: set[int] = set()  # sessions with an outbox
         self._fences = fence
-        self._samples: list[tuple[float, int]] = [(now, 0)]
+        self.rate = audit.Rate(now)
         self._actions: list[Action] = []
         self._events: dict[type[Any], Callable[[Any, float], None]] = {
             Received: self._on_received,
@@ -150,7 +149,10 @@ class Scheduler:
         why = self._objection(request)
         if why:
             self.totals.refused_peers += 1
-            self._actions += [Note(logging.WARNING, f"refused {request.role} {request.name}: {why}"), Refuse(why)]
+            self._actions += [
+                Note(logging.WARNING, f"refused {request.role} {request.name}: {why}"),
+                Refuse(why),
+            ]
             return
         welcome = self.roster.register(request, now)
         if welcome is None:
@@ -219,7 +221,7 @@ class Scheduler:
         session = self.sessions.pop(instance, None)
         if session is None:
             return
-        self._ready.drop_session(instance)
+        self.ready.drop_session(instance)
         self._talkative.discard(instance)
         for spec in session.specs.values():
             for state in spec.chunks.values():
@@ -254,13 +256,10 @@ class Scheduler:
         session.specs[spec.spec] = SpecState(
             session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority
         )
-        for digest in (spec.digest, spec.init):
-            if digest:
-                self._references[digest] = self._references.get(digest, 0) + 1
+        self.bodies.refer(spec.digest, spec.init)
 
     def _on_body(self, session: Session, body: m.Body) -> None:
-        if body.digest in self._references:
-            self._bodies[body.digest] = body.data
+        self.bodies.put(body.digest, body.data)
 
     def _on_submit(self, session: Session, submit: m.Submit) -> None:
         spec = session.specs.get(submit.spec)
@@ -273,7 +272,7 @@ class Scheduler:
         state = ChunkState(spec, chunk, [(0, chunk.count)])
         spec.chunks[chunk.first] = state
         self.totals.submitted += chunk.count
-        self._ready.push(spec.priority, session.instance, Piece(state, 0, chunk.count, 1, False))
+        self.ready.push(spec.priority, session.instance, Piece(state, 0, chunk.count, 1, False))
 
     def _on_cancel(self, session: Session, cancel: m.Cancel) -> None:
         spec = session.specs.get(cancel.spec)
@@ -372,15 +371,9 @@ class Scheduler:
 
     def _release(self, spec: SpecState) -> None:
         """A spec is forgotten: drop the bodies that nothing refers to any more."""
-        for digest in (spec.digest, spec.init):
-            if not digest:
-                continue
-            self._references[digest] -= 1
-            if not self._references[digest]:
-                del self._references[digest]
-                self._bodies.pop(digest, None)
-                for daemon in self.daemons.values():
-                    daemon.bodies.discard(digest)
+        for digest in self.bodies.release(spec.digest, spec.init):
+            for daemon in self.daemons.values():
+                daemon.bodies.discard(digest)
 
     def _on_strike(self, daemon: DaemonState, strike: m.Strike) -> None:
         self._hungry.add(daemon.instance)
@@ -412,13 +405,11 @@ class Scheduler:
         if doomed:
             cancelled = state.move(doomed, Step.CANCELLED)
             spec = state.spec
-            self._actions.append(
-                Send(spec.session, m.Cancelled(spec.number, state.chunk.first, cancelled, []))
-            )
+            self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, cancelled, [])))
             self._cancelled(state, cancelled)
         for lo, hi in reversed([part for a, b in returned for part in overlap(state.ready, a, b)]):
             piece = Piece(state, lo, hi, attempt, solo)
-            self._ready.push(state.spec.priority, state.spec.session, piece, front=True)
+            self.ready.push(state.spec.priority, state.spec.session, piece, front=True)
 
     def _on_give_back(self, daemon: DaemonState, back: m.GiveBack) -> None:
         self._hungry.add(daemon.instance)
@@ -434,7 +425,7 @@ class Scheduler:
             self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, [], kept)))
 
     def _on_need_body(self, daemon: DaemonState, need: m.NeedBody) -> None:
-        body = self._bodies.get(need.digest)
+        body = self.bodies.get(need.digest)
         if body is not None:
             self._actions.append(Send(daemon.instance, m.Body(need.digest, body)))
 
@@ -456,13 +447,12 @@ class Scheduler:
         if now >= self.roster.next_deadline():
             for peer in self.roster.dead(now):
                 self._bury(peer, now)
-        if self._ready and self._hungry:
+        if self.ready and self._hungry:
             self._dispatch(now)
         for instance in self._talkative:
             self._flush(self.sessions[instance])
         self._talkative.clear()
-        if now - self._samples[-1][0] >= 1.0:
-            self._sample(now)
+        self.rate.sample(now, self.totals.done + self.totals.failed)
 
     def _flush(self, session: Session) -> None:
         batch: list[m.Outcome] = []
@@ -486,11 +476,11 @@ class Scheduler:
             elif not peer.suspected(now):
                 heap.append((daemon.tasks_out / daemon.slots, instance))
         heapq.heapify(heap)
-        while heap and (head := self._ready.peek()):
+        while heap and (head := self.ready.peek()):
             priority, session, piece = head
             live = overlap(piece.chunk.ready, piece.lo, piece.hi)
             if not live:
-                self._ready.pop(priority, session, 0.0)
+                self.ready.pop(priority, session, 0.0)
                 continue
             daemon = self.daemons[heap[0][1]]
             tasks = self._portion(daemon, piece)
@@ -502,10 +492,10 @@ class Scheduler:
             served = self._lease(daemon, piece, lo, min(hi, lo + tasks))
             rest = min(hi, lo + tasks)
             if rest >= live[-1][1]:
-                self._ready.pop(priority, session, served)
+                self.ready.pop(priority, session, served)
             else:
-                self._ready.charge(priority, session, served)
-                self._ready.replace_first(priority, session, piece._replace(lo=rest))
+                self.ready.charge(priority, session, served)
+                self.ready.replace_first(priority, session, piece._replace(lo=rest))
             heapq.heapreplace(heap, (daemon.tasks_out / daemon.slots, daemon.instance))
 
     def _portion(self, daemon: DaemonState, piece: Piece) -> int:
@@ -528,9 +518,10 @@ class Scheduler:
         daemon.tasks_out += hi - lo
         daemon.load_s += (hi - lo) * price
         for digest in (spec.digest, spec.init):
-            if digest and digest not in daemon.bodies and digest in self._bodies:
+            body = None if digest in daemon.bodies else self.bodies.get(digest)
+            if body is not None:
                 daemon.bodies.add(digest)
-                self._actions.append(Send(daemon.instance, m.Body(digest, self._bodies[digest])))
+                self._actions.append(Send(daemon.instance, m.Body(digest, body)))
         self._actions.append(
             Send(
                 daemon.instance,
@@ -544,42 +535,9 @@ class Scheduler:
 
     # ---- what it knows --------------------------------------------------------------------------------------
 
-    def _sample(self, now: float) -> None:
-        ended = self.totals.done + self.totals.failed
-        self._samples = [s for s in self._samples if now - s[0] <= RATE_WINDOW_S][-10:] + [(now, ended)]
-
     def statistics(self, now: float) -> Statistics:
         """Everything that there is to know, as of `now`."""
-        ended = self.totals.done + self.totals.failed
-        recent = [s for s in self._samples if now - s[0] <= RATE_WINDOW_S] or self._samples[-1:]
-        since, base = recent[0]
-        rate = (ended - base) / (now - since) if now > since else 0.0
-        sessions = tuple(self._session_statistics(s, now) for s in self.sessions.values())
-        daemons = tuple(self._daemon_statistics(d, now) for d in self.daemons.values())
-        t = self.totals
-        return Statistics(
-            now - self.started_at, self.draining,
-            sum(s.waiting for s in sessions), sum(d.tasks_out for d in daemons),
-            t.submitted, t.done, t.failed, t.cancelled, rate,
-            sum(d.slots for d in daemons), t.refused_peers, daemons, sessions,
-        )  # fmt: skip
-
-    def _session_statistics(self, session: Session, now: float) -> SessionStatistics:
-        peer = self.roster.peers[session.instance]
-        chunks = [c for spec in session.specs.values() for c in spec.chunks.values()]
-        return SessionStatistics(
-            peer.name, peer.host, peer.pid, len(session.specs),
-            sum(count(c.ready) for c in chunks), sum(count(c.leased) for c in chunks), now - peer.joined_at,
-        )  # fmt: skip
-
-    def _daemon_statistics(self, daemon: DaemonState, now: float) -> DaemonStatistics:
-        peer = self.roster.peers[daemon.instance]
-        age = max(now - peer.joined_at, 1e-9)
-        return DaemonStatistics(
-            peer.name, peer.host, peer.pid, daemon.slots, daemon.tasks_out, daemon.finished,
-            min(1.0, daemon.busy_s / (age * max(daemon.slots, 1))), daemon.strikes,
-            age, max(0.0, now - peer.heard_at), peer.suspected(now),
-        )  # fmt: skip
+        return audit.statistics(self, now)
 
     def check(self) -> None:
         """Compare every index with every other.
@@ -589,32 +547,7 @@ class Scheduler:
         LocalProtocolError
             Two of them disagree.
         """
-        leased: dict[int, Ranges] = {}
-        for daemon in self.daemons.values():
-            held = sum(count(lease.ranges) for lease in daemon.leases.values())
-            if held != daemon.tasks_out:
-                raise LocalProtocolError(f"daemon {daemon.instance:x}: {held} leased, {daemon.tasks_out} on the books")
-            for lease in daemon.leases.values():
-                leased.setdefault(id(lease.state), []).extend(lease.ranges)
-        queued: dict[int, Ranges] = {}
-        for _, session, piece in self._ready.pieces():
-            if session not in self.sessions:
-                raise LocalProtocolError(f"work of session {session:x}, which is over, is queued")
-            queued.setdefault(id(piece.chunk), []).append((piece.lo, piece.hi))
-        for owner in self.sessions.values():
-            for spec in owner.specs.values():
-                for state in spec.chunks.values():
-                    self._check_chunk(state, queued.get(id(state), []), leased.get(id(state), []))
-
-    def _check_chunk(self, state: ChunkState, queued: Ranges, leased: Ranges) -> None:
-        state.check()
-        name = f"chunk {state.chunk.first} of spec {state.spec.number}"
-        if state.ended:
-            raise LocalProtocolError(f"{name} has ended and is still kept")
-        for kind, expected, actual in (("ready", state.ready, queued), ("leased", state.leased, leased)):
-            for lo, hi in expected:
-                if count(part for a, b in actual for part in overlap([(a, b)], lo, hi)) != hi - lo:
-                    raise LocalProtocolError(f"{name}: {lo}..{hi} is {kind}, but not in the {kind} index once")
+        audit.check(self)
 
 
 __all__ = ["Scheduler", "Session", "Totals"]

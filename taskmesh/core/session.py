@@ -105,9 +105,7 @@ class Session(Generic[W]):
     ) -> tuple[ClientSpec[W], list[m.LinkMessage]]:
         """A new spec, and the messages that tell the hub of it. `init` is digest and body of the initializer."""
         self._numbers += 1
-        spec: ClientSpec[W] = ClientSpec(
-            self._numbers, name, digest, *(init or (b"", b"")), priority, body
-        )
+        spec: ClientSpec[W] = ClientSpec(self._numbers, name, digest, *(init or (b"", b"")), priority, body)
         self.specs[spec.number] = spec
         return spec, self._introduce(spec)
 
@@ -153,9 +151,7 @@ class Session(Generic[W]):
         leaves = [leaf for leaf, _ in opened.calls]
         sizes = pack_sizes([len(leaf) for leaf in leaves])
         chunk = Chunk(opened.first, 0, len(leaves), sizes, b"", 1, b"".join(leaves))
-        spec.sent[chunk.first] = SentChunk(
-            chunk, [waiter for _, waiter in opened.calls], None, [(0, chunk.count)]
-        )
+        spec.sent[chunk.first] = SentChunk(chunk, [waiter for _, waiter in opened.calls], None, [(0, chunk.count)])
         return m.Submit(spec.number, chunk)
 
     def sealed(self, spec: ClientSpec[W]) -> None:

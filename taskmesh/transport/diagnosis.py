@@ -13,11 +13,7 @@ TIMEOUT_S = 2.0
 def diagnose(address: Address) -> str:
     """Why the hub at `address` does not answer, as far as a plain connection can tell."""
     if address.scheme == "ipc":
-        return (
-            "there is no hub at that path"
-            if not os.path.exists(f"{address.host}/c")
-            else "its hub is not running"
-        )
+        return "there is no hub at that path" if not os.path.exists(f"{address.host}/c") else "its hub is not running"
     try:
         socket.create_connection((address.host, address.port), timeout=TIMEOUT_S).close()
     except socket.gaierror as error:

@@ -114,12 +114,8 @@ class Membership:
 
     def _register(self, now: float) -> None:
         stream = self.stream
-        incarnation, epoch, seen = (
-            (stream.incarnation, stream.epoch, stream.link.seen) if stream else (0, 0, 0)
-        )
-        request = self._request._replace(
-            attempt=self._attempt, incarnation=incarnation, epoch=epoch, seen=seen
-        )
+        incarnation, epoch, seen = (stream.incarnation, stream.epoch, stream.link.seen) if stream else (0, 0, 0)
+        request = self._request._replace(attempt=self._attempt, incarnation=incarnation, epoch=epoch, seen=seen)
         self._ask(request, now)
 
     def join_again(self) -> None:
@@ -278,9 +274,7 @@ class Membership:
             self._heartbeat_at = now + HEARTBEAT_S
             assert self.stream is not None
             stream = self.stream
-            self._ask(
-                m.Heartbeat(self._request.instance, stream.incarnation, stream.epoch, stream.link.seen), now
-            )
+            self._ask(m.Heartbeat(self._request.instance, stream.incarnation, stream.epoch, stream.link.seen), now)
         if self.stream is not None:
             with self._lock:
                 self.stream.link.on_time(now)
@@ -302,5 +296,3 @@ class Membership:
             self._loop.forget(self._control)
             close(self._control)
             self._control = None
-
-

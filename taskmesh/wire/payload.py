@@ -24,8 +24,18 @@ from ..core.chunk import pack_sizes, unpack_sizes
 from ..errors import ModuleMissing, PayloadError, RemoteError, RemoteTraceback
 
 __all__ = [
-    "ATOMS", "describe", "digest_of", "dump", "dump_body", "dump_call", "dump_each", "dump_error", "load_error",
-    "load_each", "loads", "unpickling_error",
+    "ATOMS",
+    "describe",
+    "digest_of",
+    "dump",
+    "dump_body",
+    "dump_call",
+    "dump_each",
+    "dump_error",
+    "load_each",
+    "load_error",
+    "loads",
+    "unpickling_error",
 ]  # fmt: skip
 
 ATOMS = frozenset({type(None), bool, int, float, str, bytes, complex})
@@ -95,9 +105,7 @@ def dump_call(args: tuple[object, ...], kwargs: Mapping[str, object], name: str)
     try:
         return dump([args, kwargs] if kwargs else args)
     except Exception as error:
-        raise PayloadError(
-            f"cannot pickle the arguments of {name}: {type(error).__name__}: {error}"
-        ) from error
+        raise PayloadError(f"cannot pickle the arguments of {name}: {type(error).__name__}: {error}") from error
 
 
 def dump_body(function: Callable[..., object], name: str) -> bytes:

@@ -98,9 +98,7 @@ def unpack_dose(body: bytes) -> Dose:
 
 def pack_outcome(outcome: PipeOutcome) -> Buffers:
     """An `OUTCOME` frame."""
-    return frame(
-        OUTCOME, _OUTCOME.pack(outcome.at, outcome.count, outcome.form, outcome.busy_s), outcome.blob
-    )
+    return frame(OUTCOME, _OUTCOME.pack(outcome.at, outcome.count, outcome.form, outcome.busy_s), outcome.blob)
 
 
 def unpack_outcome(body: bytes) -> PipeOutcome:

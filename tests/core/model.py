@@ -117,16 +117,13 @@ class RunnerModel:
 
     def _flush(self) -> None:
         """Neighbouring successes travel together, as the runner's do."""
+        run: list[PipeOutcome] = []
         for outcome in self._results:
-            last = self.outbox[-1] if self.outbox else None
-            if (
-                isinstance(last, PipeOutcome)
-                and last.form == outcome.form == m.Form.LIST
-                and last.at + last.count == outcome.at
-            ):
-                self.outbox[-1] = last._replace(count=last.count + 1, blob=last.blob + outcome.blob)
+            if run and run[-1].form == outcome.form == m.Form.LIST:
+                run[-1] = run[-1]._replace(count=run[-1].count + 1, blob=run[-1].blob + outcome.blob)
             else:
-                self.outbox.append(outcome)
+                run.append(outcome)
+        self.outbox += run
         self._results.clear()
 
     def die(self) -> None:

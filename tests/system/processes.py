@@ -112,9 +112,7 @@ class Started:
 
     def says(self, text: str, seconds: float = 20.0) -> None:
         """Wait until it has printed `text`."""
-        until(
-            lambda: text in self.output or self.process.poll() is not None, f"{text!r} in:\n{self.output}", seconds
-        )
+        until(lambda: text in self.output or self.process.poll() is not None, f"{text!r} in:\n{self.output}", seconds)
         assert text in self.output, f"it ended with {self.process.returncode}:\n{self.output}"
 
     def signal(self, number: int) -> None:

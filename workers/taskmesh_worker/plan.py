@@ -16,198 +16,40 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from taskmesh.core import messages as m
-from taskmesh.core.credit import DOSE_S, Pace
+from taskmesh.core.credit import Pace
 from taskmesh.core.ranges import Ranges, overlap
 from taskmesh.errors import LocalProtocolError, PeerProtocolError
 from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
 
+from .plan_events import (
+    Action,
+    Claimed,
+    Drain,
+    Event,
+    FromHub,
+    GiveBody,
+    Hand,
+    Lower,
+    Peek,
+    Report,
+    Reset,
+    RunnerGone,
+    RunnerReady,
+    RunnerSaid,
+    Start,
+    Tick,
+)
+from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
+
 BLOCK = 64
 BLOCK_BELOW_S = 10e-6  # tasks longer than this are claimed one at a time
-PIPELINE_BELOW_S = DOSE_S / 2  # of tasks longer than this, only one is handed ahead of need
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
 CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
 BODIES_KEPT = 512
 RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
-NEVER = float("inf")
-
-
-# ---- events and actions -------------------------------------------------------------------------------------------
-
-
-class FromHub(NamedTuple):
-    """A message from the hub."""
-
-    message: m.LinkMessage
-
-
-class RunnerReady(NamedTuple):
-    """A runner has started and waits for work."""
-
-    runner: int
-
-
-class RunnerSaid(NamedTuple):
-    """A runner reported an outcome, or that it dropped what the limit told it to."""
-
-    runner: int
-    what: PipeOutcome | PipeStopped
-
-
-class RunnerGone(NamedTuple):
-    """A runner's process ended. `claimed`: the positions `[lo, hi)` of its last claim; `report`: how it died."""
-
-    runner: int
-    claimed: tuple[int, int]
-    report: bytes
-
-
-class Claimed(NamedTuple):
-    """The answer to `Peek`: the end of what the runner has claimed."""
-
-    runner: int
-    end: int
-
-
-class Reset(NamedTuple):
-    """The hub has forgotten this daemon: nothing that it holds is wanted any more."""
-
-
-class Tick(NamedTuple):
-    """Everything that could be read has been read: hand out work, and act on time."""
-
-
-class Drain(NamedTuple):
-    """Give back what has not started, finish the rest, then leave."""
-
-
-Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Reset | Tick | Drain
-
-
-class Start(NamedTuple):
-    """Have the nursery fork a runner."""
-
-    runner: int
-
-
-class Hand(NamedTuple):
-    """Give a dose to a runner, and raise its limit to `limit`."""
-
-    runner: int
-    dose: Dose
-    limit: int
-
-
-class GiveBody(NamedTuple):
-    """Give a function to a runner; it forgets `drop` first."""
-
-    runner: int
-    digest: bytes
-    data: bytes
-    drop: bytes | None
-
-
-class Lower(NamedTuple):
-    """Lower a runner's limit."""
-
-    runner: int
-    limit: int
-
-
-class Peek(NamedTuple):
-    """Read a runner's claim and answer with `Claimed`."""
-
-    runner: int
-
-
-class Report(NamedTuple):
-    """Tell the hub. `Finished` entries of one round travel in one `Done`."""
-
-    message: m.Finished | m.Strike | m.GiveBack | m.NeedBody | m.Slots | m.Leaving
-
-
-Action = Start | Hand | GiveBody | Lower | Peek | Report
-
-
-# ---- state ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """A lease as the daemon holds it. `wanted`: the hub still wants outcomes."""
-
-    dispatch: m.Dispatch
-    pace: Pace
-    wanted: bool = True
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """Session and spec."""
-        return self.dispatch.session, self.dispatch.spec
-
-
-class Piece(NamedTuple):
-    """Offsets `[lo, hi)` of a lease that wait for a runner."""
-
-    work: Work
-    lo: int
-    hi: int
-    attempt: int
-    solo: bool
-
-
-@dataclass(slots=True, eq=False)
-class Handed:
-    """Part of a dose that a runner has not accounted for: positions `[at, at + hi - lo)`."""
-
-    at: int
-    piece: Piece
-    lo: int
-    hi: int
-    price_s: float
-
-    @property
-    def end(self) -> int:
-        return self.at + self.hi - self.lo
-
-
-class Phase(Enum):
-    """Where a runner is."""
-
-    STARTING = 1
-    READY = 2
-    RECALLING = 3  # its limit was lowered; nothing more until it has accounted for everything
-
-
-@dataclass(slots=True, eq=False)
-class Runner:
-    """A runner as the plan knows it.
-
-    `handed` is what it may still run. `next_at` is where its next dose will begin, `spoken` up to where it has told
-    us what became of its tasks: a tail that was taken back is still in its pipe until it says that it skipped it.
-    """
-
-    number: int
-    phase: Phase = Phase.STARTING
-    handed: deque[Handed] = field(default_factory=deque)
-    next_at: int = 0
-    spoken: int = 0
-    limit: int = 0
-    handed_at: float = 0.0
-    peek_at: float = NEVER
-    bodies: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
-
-    def load_s(self) -> float:
-        """Seconds of work that it has not accounted for, by price."""
-        return sum((h.hi - h.lo) * h.price_s for h in self.handed)
-
-    def tasks(self) -> int:
-        """How many tasks it has not accounted for."""
-        return sum(h.hi - h.lo for h in self.handed)
 
 
 class Plan:
@@ -265,7 +107,7 @@ class Plan:
         if len(self.runners) < self.slots and not self.draining:
             deadline = min(deadline, self._start_at)
         if not self._queue and any(not r.handed for r in self.runners.values()):
-            tails = (r.handed_at for r in self.runners.values() if self._has_tail(r))
+            tails = (r.handed_at for r in self.runners.values() if r.has_tail())
             deadline = min(deadline, min(tails, default=NEVER) + RECALL_AFTER_S)
         return deadline
 
@@ -427,12 +269,6 @@ class Plan:
 
     # ---- taking back ----------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _has_tail(runner: Runner) -> bool:
-        return runner.phase is Phase.READY and (
-            len(runner.handed) > 1 or (bool(runner.handed) and runner.handed[0].hi - runner.handed[0].lo > 1)
-        )
-
     def _recall(self, runner: Runner, now: float) -> None:
         if runner.phase is not Phase.READY or not runner.handed:
             return
@@ -530,36 +366,22 @@ class Plan:
             self._hand_out(now)
         elif any(r.phase is Phase.READY and not r.handed for r in self.runners.values()):
             for runner in self.runners.values():
-                if self._has_tail(runner) and now - runner.handed_at >= RECALL_AFTER_S:
+                if runner.has_tail() and now - runner.handed_at >= RECALL_AFTER_S:
                     self._recall(runner, now)
         if self.draining and self.idle and not self._left:
             self._left = True
             self._report(m.Leaving())
 
     def _hand_out(self, now: float) -> None:
-        runners = sorted(
-            (r for r in self.runners.values() if r.phase is Phase.READY), key=lambda r: len(r.handed)
-        )
+        runners = sorted((r for r in self.runners.values() if r.phase is Phase.READY), key=lambda r: len(r.handed))
         progress = True
         while progress and self._queue:
             progress = False
             for runner in runners:
-                if self._queue and self._has_room(runner, self._queue[0].work.pace):
+                if self._queue and runner.has_room(self._queue[0].work.pace):
                     if not self._hand(runner, now):
                         return
                     progress = True
-
-    @staticmethod
-    def _has_room(runner: Runner, pace: Pace) -> bool:
-        """One task ahead, so that no runner waits for us between two; more only of very short ones."""
-        handed = runner.handed
-        if not handed:
-            return True
-        if pace.mean_s is None:
-            return False
-        if len(handed) == 1 and handed[0].hi - handed[0].lo == 1:
-            return True
-        return pace.peak_s < PIPELINE_BELOW_S and runner.load_s() < DOSE_S
 
     def _hand(self, runner: Runner, now: float) -> bool:
         """Give the first queued piece, or a dose of it, to a runner. False: its function has to come first."""
@@ -647,7 +469,7 @@ class Plan:
         for runner in self.runners.values():
             at = None
             for h in runner.handed:
-                if at is not None and h.at < at or h.lo >= h.hi or h.end > runner.next_at:
+                if (at is not None and h.at < at) or h.lo >= h.hi or h.end > runner.next_at:
                     raise LocalProtocolError(f"runner {runner.number}: positions out of order at {h.at}")
                 at = h.end
                 if h.piece.work.dispatch.fence in self._open:
@@ -657,4 +479,7 @@ class Plan:
             raise LocalProtocolError(f"leases hold {held}, the books say {self._open}")
 
 
-__all__ = ["Action", "Event", "Plan"]
+__all__ = [
+    "Action", "Claimed", "Drain", "Event", "FromHub", "GiveBody", "Hand", "Lower", "Peek", "Plan", "Report", "Reset",
+    "RunnerGone", "RunnerReady", "RunnerSaid", "Start", "Tick",
+]  # fmt: skip

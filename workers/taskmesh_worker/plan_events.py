@@ -1,0 +1,102 @@
+"""What the plan is told, and what it wants done: its events and its actions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from taskmesh.core import messages as m
+from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
+
+
+class FromHub(NamedTuple):
+    """A message from the hub."""
+
+    message: m.LinkMessage
+
+
+class RunnerReady(NamedTuple):
+    """A runner has started and waits for work."""
+
+    runner: int
+
+
+class RunnerSaid(NamedTuple):
+    """A runner reported an outcome, or that it dropped what the limit told it to."""
+
+    runner: int
+    what: PipeOutcome | PipeStopped
+
+
+class RunnerGone(NamedTuple):
+    """A runner's process ended. `claimed`: the positions `[lo, hi)` of its last claim; `report`: how it died."""
+
+    runner: int
+    claimed: tuple[int, int]
+    report: bytes
+
+
+class Claimed(NamedTuple):
+    """The answer to `Peek`: the end of what the runner has claimed."""
+
+    runner: int
+    end: int
+
+
+class Reset(NamedTuple):
+    """The hub has forgotten this daemon: nothing that it holds is wanted any more."""
+
+
+class Tick(NamedTuple):
+    """Everything that could be read has been read: hand out work, and act on time."""
+
+
+class Drain(NamedTuple):
+    """Give back what has not started, finish the rest, then leave."""
+
+
+Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Reset | Tick | Drain
+
+
+class Start(NamedTuple):
+    """Have the nursery fork a runner."""
+
+    runner: int
+
+
+class Hand(NamedTuple):
+    """Give a dose to a runner, and raise its limit to `limit`."""
+
+    runner: int
+    dose: Dose
+    limit: int
+
+
+class GiveBody(NamedTuple):
+    """Give a function to a runner; it forgets `drop` first."""
+
+    runner: int
+    digest: bytes
+    data: bytes
+    drop: bytes | None
+
+
+class Lower(NamedTuple):
+    """Lower a runner's limit."""
+
+    runner: int
+    limit: int
+
+
+class Peek(NamedTuple):
+    """Read a runner's claim and answer with `Claimed`."""
+
+    runner: int
+
+
+class Report(NamedTuple):
+    """Tell the hub. `Finished` entries of one round travel in one `Done`."""
+
+    message: m.Finished | m.Strike | m.GiveBack | m.NeedBody | m.Slots | m.Leaving
+
+
+Action = Start | Hand | GiveBody | Lower | Peek | Report

@@ -1,0 +1,124 @@
+"""Outcomes on their way out of a runner: gathered, pickled, and sent when the last ones are 1 ms old."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from taskmesh.core.messages import Form
+from taskmesh.errors import PayloadError
+from taskmesh.wire.payload import ATOMS, describe, dump, dump_each, dump_error
+from taskmesh.wire.pipe import PipeOutcome, pack_outcome
+
+FLUSH_S = 0.001
+
+
+class Results:
+    """Outcomes that wait to be sent: runs of values, sent as one pickle while nobody can change them any more.
+
+    A value of a type in `ATOMS` may be pickled later, with its neighbours. Any other value of a call is pickled at
+    once, since the next task may change it; then so is the rest of that run. Values of one map leaf share identity
+    (documented), and are pickled together when they are sent.
+    """
+
+    def __init__(self, send: Callable[[list[bytes | memoryview]], None]) -> None:
+        self._send = send
+        self._at = 0
+        self._values: list[Any] = []
+        self._pickles: list[bytes] | None = None
+        self._out: list[bytes | memoryview] = []
+        self._name = ""
+        self._flushed_at = perf_counter()
+        self._run_since = self._flushed_at
+
+    def begin(self, at: int) -> None:
+        """A dose begins at position `at`."""
+        self._at = at
+        self._run_since = perf_counter()
+
+    def value(self, value: Any, name: str) -> None:
+        """The result of one call."""
+        self._name = name
+        if self._pickles is None and type(value) in ATOMS:
+            self._values.append(value)
+        else:
+            self._add_pickle(value)
+        now = perf_counter()
+        if now - self._flushed_at >= FLUSH_S:
+            self._flush(now)
+
+    def _add_pickle(self, value: Any) -> None:
+        if self._pickles is None:
+            self._pickles = [dump(atom) for atom in self._values]
+            self._values.clear()
+        try:
+            data = dump(value)
+        except BaseException as error:
+            self.error(_unpicklable(error, self._name))
+        else:
+            self._pickles.append(data)
+
+    def values(self, values: list[Any], name: str) -> None:
+        """The results of a block of items."""
+        self._name = name
+        if self._pickles is not None:
+            self._close_run()
+        self._values += values
+        now = perf_counter()
+        if now - self._flushed_at >= FLUSH_S:
+            self._flush(now)
+
+    def error(self, blob: bytes) -> None:
+        """One task failed."""
+        self._close_run()
+        self._add(1, Form.ERROR, blob)
+        now = perf_counter()
+        if now - self._flushed_at >= FLUSH_S:
+            self._flush(now)
+
+    def flush(self) -> None:
+        """Send whatever waits."""
+        self._flush(perf_counter())
+
+    def _flush(self, now: float) -> None:
+        self._close_run()
+        self._flushed_at = now
+        if self._out:
+            out, self._out = self._out, []
+            self._send(out)
+
+    def _close_run(self) -> None:
+        if self._pickles is not None:
+            pickles, self._pickles = self._pickles, None
+            if pickles:
+                self._add(len(pickles), Form.EACH, dump_each(pickles))
+        elif self._values:
+            values, self._values = self._values, []
+            try:
+                blob = dump(values)
+            except BaseException:
+                self._close_one_by_one(values)
+            else:
+                self._add(len(values), Form.LIST, blob)
+
+    def _close_one_by_one(self, values: list[Any]) -> None:
+        """One of these cannot be pickled: that one fails alone."""
+        for value in values:
+            try:
+                self._add(1, Form.EACH, dump_each([dump(value)]))
+            except BaseException as error:
+                self._add(1, Form.ERROR, _unpicklable(error, self._name))
+
+    def _add(self, count: int, form: int, blob: bytes) -> None:
+        now = perf_counter()
+        self._out += pack_outcome(PipeOutcome(self._at, count, form, now - self._run_since, blob))
+        self._at += count
+        self._run_since = now
+
+
+def _unpicklable(error: BaseException, name: str) -> bytes:
+    type_name, text = describe(error)
+    failure = PayloadError(f"the result of {name} cannot be pickled: {type_name}: {text}")
+    failure.__cause__ = error
+    return dump_error(failure)
