@@ -1,8 +1,8 @@
 """Futures: `concurrent.futures.Future` made cheap, and functions over many of them.
 
 The standard Future builds a Condition when it is made (7 µs); ours makes it when somebody first needs one (0.5 µs
-otherwise), and `result()` does not. Everything that the standard class keeps in its constructor is made on first need by the properties below,
-so that its own methods, `concurrent.futures.wait` and `asyncio.wrap_future` work unchanged.
+otherwise), and `result()` does not. Everything that the standard class keeps in its constructor is made on first need
+by the properties below, so that its own methods, `concurrent.futures.wait` and `asyncio.wrap_future` work unchanged.
 
 Rule: a future changes state under `_STATE`, the lock under which its Condition is made. So whoever settles a future
 sees every Condition that was made before, and whoever makes one later sees the new state.
@@ -79,7 +79,7 @@ class Future(concurrent.futures.Future[T]):
     # What the standard class keeps from its constructor on, made on first need.
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # the base class assigns it once
         with _STATE:
             if self._cond is None:
                 self._cond = threading.Condition()

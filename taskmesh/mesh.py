@@ -102,6 +102,7 @@ class Mesh(concurrent.futures.Executor):
             raise ValueError("workers= is for a private mesh; a hub's daemons say how many runners they have")
         else:
             self._join(parse_address(address), connect_timeout)
+        assert self._client is not None
         self._finalizer = weakref.finalize(self, _drop, self._client, self._private)
         self._finalizer.atexit = False  # `_close_all` sees to it
         _open.add(self)
@@ -405,9 +406,7 @@ class _ByObject:
         self.__qualname__ = cls.__qualname__
 
 
-@functools.cache
-def _by_object(cls: type) -> _ByObject:
-    return _ByObject(cls)
+_by_object: Callable[[type], _ByObject] = functools.cache(_ByObject)
 
 
 def _unwrap(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:

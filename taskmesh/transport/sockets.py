@@ -42,7 +42,7 @@ def make(context: Context, kind: int, linger_ms: int = 0) -> Socket:
         No more sockets or files may be opened; the message says which limit to raise.
     """
     try:
-        sock = context.socket(kind)
+        sock: Socket = context.socket(kind)
     except zmq.ZMQError as error:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         raise AddressError(
@@ -71,7 +71,7 @@ def bind(sock: Socket, endpoint: str) -> str:
     AddressError
         In use, not ours, or not permitted: one clear line.
     """
-    wanted = endpoint.replace(":0", ":*") if endpoint.endswith(":0") else endpoint
+    wanted = f"{endpoint[:-1]}*" if endpoint.startswith("tcp:") and endpoint.endswith(":0") else endpoint
     if endpoint.startswith("tcp://["):
         sock.setsockopt(zmq.IPV6, 1)
     try:
@@ -82,7 +82,7 @@ def bind(sock: Socket, endpoint: str) -> str:
             zmq.EADDRNOTAVAIL: "that address is not one of this machine's",
             errno.ENODEV: "that address is not one of this machine's",
         }
-        raise AddressError(f"cannot listen on {endpoint}: {reasons.get(error.errno, str(error))}") from error
+        raise AddressError(f"cannot listen on {endpoint}: {reasons.get(error.errno or 0, str(error))}") from error
     bound: str = sock.getsockopt_string(zmq.LAST_ENDPOINT)
     return bound
 
@@ -101,7 +101,7 @@ def get(sock: Socket) -> bytes | None:
 
     A message of several frames, which no peer of ours sends, comes as an empty one, which nothing decodes.
     """
-    if not sock.get(EVENTS) & POLLIN:  # a tenth of what the exception costs
+    if not int(sock.get(EVENTS)) & POLLIN:  # a tenth of what the exception costs
         return None
     try:
         data: bytes = sock.recv(NOBLOCK)

@@ -110,7 +110,7 @@ def _dispatch(f: Sequence[Any]) -> m.Dispatch:
     chunk = _chunk(f[10])
     if not chunk.base <= f[8] < f[9] <= chunk.end:
         raise PeerProtocolError(f"[{f[8]}, {f[9]}) is not inside its chunk")
-    return m.Dispatch(*f[:10], chunk)
+    return m.Dispatch._make((*f[:10], chunk))
 
 
 def _finished(fields: Sequence[Any]) -> m.Finished:

@@ -18,7 +18,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pickle import dumps as _dumps
 from pickle import loads
-from typing import Any
+from typing import Any, ClassVar
 
 from ..core.chunk import pack_sizes, unpack_sizes
 from ..errors import ModuleMissing, PayloadError, RemoteError, RemoteTraceback
@@ -71,7 +71,7 @@ def _pickler() -> Any:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table = ChainMap({_Cached: _reduce_cached}, cloudpickle.Pickler.dispatch_table)
+        dispatch_table: ClassVar[Any] = ChainMap({_Cached: _reduce_cached}, cloudpickle.Pickler.dispatch_table)
 
     return Pickler
 

@@ -48,10 +48,10 @@ class Dose(NamedTuple):
 
 
 class PipeOutcome(NamedTuple):
-    """Outcome of the `count` tasks from position `at` on; see `Form`."""
+    """Outcome of `tasks` tasks from position `at` on; see `Form`."""
 
     at: int
-    count: int
+    tasks: int
     form: int
     busy_s: float
     blob: bytes
@@ -98,12 +98,13 @@ def unpack_dose(body: bytes) -> Dose:
 
 def pack_outcome(outcome: PipeOutcome) -> Buffers:
     """An `OUTCOME` frame."""
-    return frame(OUTCOME, _OUTCOME.pack(outcome.at, outcome.count, outcome.form, outcome.busy_s), outcome.blob)
+    return frame(OUTCOME, _OUTCOME.pack(outcome.at, outcome.tasks, outcome.form, outcome.busy_s), outcome.blob)
 
 
 def unpack_outcome(body: bytes) -> PipeOutcome:
     """The inverse of `pack_outcome`."""
-    return PipeOutcome(*_OUTCOME.unpack_from(body), body[_OUTCOME.size :])
+    at, tasks, form, busy_s = _OUTCOME.unpack_from(body)
+    return PipeOutcome(at, tasks, form, busy_s, body[_OUTCOME.size :])
 
 
 def pack_stopped(stopped: PipeStopped) -> Buffers:

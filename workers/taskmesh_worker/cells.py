@@ -1,8 +1,8 @@
 """Claim and limit: two 8-byte words of memory that a runner shares with its daemon.
 
-The runner writes `claimed`, the end of what it is about to run, and then reads `limit`. The daemon lowers `limit`, waits
-at least 1 ms, and reads `claimed`. One of the two therefore sees the other's word: the wait is longer than any store
-takes to leave a processor's buffer. (Dekker's argument, with time in place of a fence.)
+The runner writes `claimed`, the end of what it is about to run, and then reads `limit`. The daemon lowers `limit`,
+waits at least 1 ms, and reads `claimed`. One of the two therefore sees the other's word: the wait is longer than any
+store takes to leave a processor's buffer. (Dekker's argument, with time in place of a fence.)
 
 `claimed` is `end << 8 | length`, so that one store also says where the claim begins: length is at most 255. Both are
 aligned, so that loads and stores are single instructions.

@@ -54,12 +54,12 @@ class Nursery:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         try:
             while True:
-                readable, _, _ = select.select([self._control, wake], [], [])
+                readable, _, _ = select.select([self._control.fileno(), wake], [], [])
                 if wake in readable:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wake, 4096)
                     self._reap()
-                if self._control in readable and not self._serve(wake, wake_write):
+                if self._control.fileno() in readable and not self._serve(wake, wake_write):
                     return
         finally:
             for pid in self._children:

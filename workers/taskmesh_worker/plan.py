@@ -205,7 +205,7 @@ class Plan:
             return
         if isinstance(event.what, PipeOutcome):
             self._on_outcome(runner, event.what, now)
-            runner.spoken = event.what.at + event.what.count
+            runner.spoken = event.what.at + event.what.tasks
         else:
             self._on_stopped(runner, event.what)
             runner.spoken = event.what.end
@@ -215,16 +215,16 @@ class Plan:
 
     def _on_outcome(self, runner: Runner, said: PipeOutcome, now: float) -> None:
         handed = runner.handed[0] if runner.handed else None
-        if handed is None or said.at != handed.at or said.at + said.count > handed.end:
-            raise PeerProtocolError(f"runner {runner.number} reported {said.count} tasks at {said.at}, not its next")
-        lo, hi = handed.lo, handed.lo + said.count
-        handed.at += said.count
+        if handed is None or said.at != handed.at or said.at + said.tasks > handed.end:
+            raise PeerProtocolError(f"runner {runner.number} reported {said.tasks} tasks at {said.at}, not its next")
+        lo, hi = handed.lo, handed.lo + said.tasks
+        handed.at += said.tasks
         handed.lo = hi
         if handed.lo == handed.hi:
             runner.handed.popleft()
         runner.handed_at = now
         work = handed.piece.work
-        work.pace.observe(said.count, said.busy_s)
+        work.pace.observe(said.tasks, said.busy_s)
         if work.wanted:
             d = work.dispatch
             outcome = m.Outcome(d.spec, d.chunk.first, lo, hi, said.form, said.blob)
