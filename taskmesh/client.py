@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from . import __version__
 from .core import messages as m
-from .core.ranges import covers
+from .core.ranges import Ranges, covers
 from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, ClientSpec, SentChunk, Session
 from .errors import HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
 from .futures import Future, settle_cancelled, settle_error
@@ -40,8 +40,8 @@ Spec = ClientSpec[Future[Any]]
 class MapOwner(Protocol):
     """Takes the outcomes of a map's chunks."""
 
-    def deliver(self, first: int, outcome: m.Outcome) -> None:
-        """An outcome of the chunk that begins at task `first`."""
+    def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None:
+        """An outcome, and which of the offsets that it speaks of had not ended before."""
 
     def fail(self, error: BaseException) -> None:
         """There will be no more outcomes."""
@@ -171,8 +171,8 @@ class Client:
         """Make a function known to the hub."""
         with self.lock:
             self._require_open()
-            spec, messages = self.session.define(name, body, digest, init, priority)
-            self._send(messages)
+            spec, _ = self.session.define(name, body, digest, init, priority)
+            self._send_unsent()
         return Place(self, spec)
 
     def retire(self, place: Place) -> None:
@@ -212,7 +212,7 @@ class Client:
             self._require_open()
             self._seal(place.spec)
             submit = self.session.add_items(place.spec, leaves, items, grain, owner)
-            self._send([submit])
+            self._send_unsent()
             return submit.chunk.first, submit.chunk.count
 
     def flush(self, spec: Spec) -> None:
@@ -247,6 +247,12 @@ class Client:
             stream.send(message)
         self._sent_at = monotonic()
         self.membership.pump(self._loop.now())
+
+    def _send_unsent(self) -> None:
+        unsent = self.session.unsent
+        while unsent:
+            self._send([unsent[0]])
+            unsent.popleft()
 
     def wake(self) -> None:
         """Make the receive thread look at the time again."""
@@ -365,7 +371,7 @@ class Client:
         sent, spec = delivery.chunk, delivery.spec
         if sent.owner is not None:
             owner: MapOwner = sent.owner  # type: ignore[assignment]
-            owner.deliver(outcome.first, outcome)
+            owner.deliver(outcome, delivery.fresh)
         else:
             settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
         self._wake_cancellers(spec, outcome.first, [(outcome.lo, outcome.hi)])
@@ -395,7 +401,7 @@ class Client:
 
     def on_time(self, now: float) -> None:
         """Send what was gathered for a millisecond, and keep the registration alive."""
-        if self.session.filling or self._retired or self._armed or now >= self._due:
+        if self.session.filling or self.session.unsent or self._retired or self._armed or now >= self._due:
             self._send_gathered()
         elif not self.membership.touched:
             return
@@ -411,6 +417,7 @@ class Client:
             self._armed = False
             if self.error is not None or self.membership.stream is None:
                 return
+            self._send_unsent()
             for spec in list(self.session.filling):
                 self._seal(spec)
             while self._retired:

@@ -4,8 +4,9 @@ The standard Future builds a Condition when it is made (7 µs); ours makes it wh
 otherwise), and `result()` does not. Everything that the standard class keeps in its constructor is made on first need
 by the properties below, so that its own methods, `concurrent.futures.wait` and `asyncio.wrap_future` work unchanged.
 
-Rule: a future changes state under `_STATE`, the lock under which its Condition is made. So whoever settles a future
-sees every Condition that was made before, and whoever makes one later sees the new state.
+Rule: a future changes state under `_STATE`, the lock under which its Condition is made, and under that Condition if
+there is one. So whoever settles a future sees every Condition that was made before, and whoever makes one later sees the new
+state.
 """
 
 from __future__ import annotations
@@ -219,63 +220,70 @@ class Future(concurrent.futures.Future[T]):
 
 def settle_values(futures: Sequence[Future[Any]], values: Sequence[Any]) -> None:
     """`futures[i]` returned `values[i]`. Those that are done already stay as they are."""
-    heard: list[Future[Any]] = []
+    watched: list[tuple[Future[Any], Any]] = []
     with _STATE:
         for future, value in zip(futures, values, strict=True):
-            if future._state != PENDING:
-                continue
-            future._result = value
-            future._state = FINISHED
             if future._watched:
-                heard.append(future)
-    for future in heard:
-        _announce(future)
+                watched.append((future, value))
+            elif future._state == PENDING:
+                future._result = value
+                future._state = FINISHED
+    for future, value in watched:
+        _settle(future, FINISHED, value, None)
 
 
 def settle_error(future: Future[Any], error: BaseException) -> None:
     """`future` raised `error`."""
-    with _STATE:
-        if future._state != PENDING:
-            return
-        future._exception = error
-        future._state = FINISHED
-        heard = future._watched
-    if heard:
-        _announce(future)
+    _settle(future, FINISHED, None, error)
 
 
 def settle_cancelled(future: Future[Any]) -> None:
     """`future` will never run."""
+    _settle(future, CANCELLED_AND_NOTIFIED, None, None)
+
+
+def _settle(future: Future[Any], state: str, result: Any, error: BaseException | None) -> None:
+    """End one future, wake those who wait, run its callbacks.
+
+    Whoever holds its Condition sees the old state and no news, or the new state after all the news: the standard
+    `wait` and `as_completed` read the state and leave their waiter under it, and would count a future twice otherwise.
+    The Condition comes before `_STATE`, in which order the standard functions take them as well.
+    """
+    callbacks: list[Callable[[Any], object]] | None = None
     with _STATE:
-        if future._state != PENDING:
+        bare = future._cond is None
+        if bare and not _end(future, state, result, error):
             return
-        future._state = CANCELLED_AND_NOTIFIED
-        heard = future._watched
-    if heard:
-        _announce(future)
-
-
-def _announce(future: Future[Any]) -> None:
-    """Wake those who wait, then run the callbacks."""
+    if not bare:
+        with future._condition:
+            if not _end(future, state, result, error):
+                return
+            for waiter in future._waits or ():
+                if state != FINISHED:
+                    waiter.add_cancelled(future)
+                elif error is not None:
+                    waiter.add_exception(future)
+                else:
+                    waiter.add_result(future)
+            future._condition.notify_all()
+            callbacks, future._calls = future._calls, None
     for sleeper in future._sleepers or ():
         sleeper.release()
-    if future._cond is None:
-        return
-    with future._cond:
-        for waiter in future._waits or ():
-            if future._state != FINISHED:
-                waiter.add_cancelled(future)
-            elif future._exception is not None:
-                waiter.add_exception(future)
-            else:
-                waiter.add_result(future)
-        future._cond.notify_all()
-        callbacks, future._calls = future._calls, None
     for callback in callbacks or ():
         try:
             callback(future)
         except BaseException:  # user code, and even its sys.exit() must not end the receive thread
             log.exception("exception calling callback for %r", future)
+
+
+def _end(future: Future[Any], state: str, result: Any, error: BaseException | None) -> bool:
+    with _STATE:
+        if future._state != PENDING:
+            return False
+        future._result = result
+        future._exception = error
+        future._state = state
+        return True
 
 
 # ---- many at once ---------------------------------------------------------------------------------------------------

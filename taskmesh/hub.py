@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 import sys
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import zmq
 from . import __version__
 from .core import actions as a
 from .core import messages as m
+from .core.roster import DEAD_AFTER_S
 from .core.scheduler import Scheduler
 from .core.statistics import Statistics
 from .errors import AddressError, PeerProtocolError
@@ -32,6 +34,7 @@ log = logging.getLogger("taskmesh.hub")
 
 FRAMES_PER_ROUND = 512
 GOODBYE_S = 1.0
+FAREWELL_S = 0.1
 RETRY_FULL_S = 0.01
 WARN_EVERY_S = 5.0
 NEVER = float("inf")
@@ -60,10 +63,13 @@ class HubConfig:
         Of the control channel; submit and sink take the two ports after it, or free ones if its port is 0.
     lanes
         First and last port of the lanes; None: any free ones.
+    dead_after_s
+        Seconds of silence after which a peer is dead; infinity where its end is noticed otherwise.
     """
 
     address: Address
     lanes: tuple[int, int] | None = LANE_PORTS
+    dead_after_s: float = DEAD_AFTER_S
 
 
 class _Inboxes(NamedTuple):
@@ -88,7 +94,7 @@ class Hub:
         self._loop = loop
         self.incarnation = secrets.randbits(64)
         first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
-        self.scheduler = Scheduler(__version__, PYTHON, loop.now(), first_fence)
+        self.scheduler = Scheduler(__version__, PYTHON, loop.now(), first_fence, config.dead_after_s)
         self._lanes: dict[int, Lane] = {}
         self._by_epoch: dict[int, Lane] = {}
         self._local: dict[int, LocalMembership] = {}
@@ -235,7 +241,6 @@ class Hub:
                 return m.Refused(action.why)
             if isinstance(action, a.Admit):
                 self._local[register.instance] = member
-                self.scheduler.roster.peers[register.instance].heard_at = NEVER
                 return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__)
         return m.Refused("a stale registration")
 
@@ -366,11 +371,15 @@ class Hub:
     def close(self, why: str) -> None:
         """Say goodbye to every peer and close. Goodbyes linger for at most a second."""
         now = self._loop.now()
-        for lane in [*self._lanes.values(), *(lane for _, lane in self._leaving)]:
+        lanes = [*self._lanes.values(), *(lane for _, lane in self._leaving)]
+        for lane in lanes:
             if lane.instance in self._lanes:
                 lane.stream.send(m.Goodbye(why))
             sock = lane.sock
             lane.stream.pump(lambda frame, sock=sock: put(sock, frame), now)  # type: ignore[misc]
+        if self._lanes:
+            time.sleep(FAREWELL_S)  # a peer whose lane breaks drops what it has not read yet
+        for lane in lanes:
             self._close(lane, linger_ms=1000)
         self._lanes.clear()
         self._leaving.clear()

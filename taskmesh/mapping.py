@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from .client import Client, Place
 from .core import messages as m
+from .core.ranges import Ranges
 from .core.session import CHUNK_BYTES
 from .errors import PayloadError
 from .outcomes import open_failure
@@ -91,6 +92,14 @@ class Source:
         self._size = min(self._most, fits, wanted)
 
 
+class _Part(NamedTuple):
+    """Offsets `[lo, hi)` of an outcome: all of it, unless a part of it had come before."""
+
+    lo: int
+    hi: int
+    outcome: m.Outcome
+
+
 class _Chunk:
     """A chunk that was sent: the parts of it that have arrived, by offset, and how much was given out."""
 
@@ -100,7 +109,7 @@ class _Chunk:
         self.first = first
         self.count = count
         self.given = 0
-        self.parts: dict[int, m.Outcome] = {}
+        self.parts: dict[int, _Part] = {}
 
 
 class MapRun:
@@ -138,7 +147,7 @@ class MapRun:
         self._changed = threading.Condition(threading.Lock())
         self._chunks: deque[_Chunk] = deque()
         self._by_first: dict[int, _Chunk] = {}
-        self._early: dict[int, list[m.Outcome]] = {}  # of chunks that are still being sent
+        self._early: dict[int, list[_Part]] = {}  # of chunks that are still being sent
         self._error: BaseException | None = None
         self._waiting_for: tuple[int, int] | None = None
         self._out = 0
@@ -180,20 +189,23 @@ class MapRun:
             chunk = _Chunk(first, count)
             self._chunks.append(chunk)
             self._by_first[first] = chunk
-            for outcome in self._early.pop(first, ()):
-                chunk.parts[outcome.lo] = outcome
+            for part in self._early.pop(first, ()):
+                chunk.parts[part.lo] = part
         self._out += total
 
-    def deliver(self, first: int, outcome: m.Outcome) -> None:
+    def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None:
         """Called by the receive thread."""
+        first = outcome.first
         with self._changed:
             chunk = self._by_first.get(first)
-            if chunk is None:
-                self._early.setdefault(first, []).append(outcome)
-                return
-            chunk.parts[outcome.lo] = outcome
-            if self._waiting_for == (first, outcome.lo):
-                self._changed.notify()
+            for lo, hi in fresh:
+                part = _Part(lo, hi, outcome)
+                if chunk is None:
+                    self._early.setdefault(first, []).append(part)
+                else:
+                    chunk.parts[lo] = part
+                    if self._waiting_for == (first, lo):
+                        self._changed.notify()
 
     def fail(self, error: BaseException) -> None:
         """Called by the receive thread: nothing more will come."""
@@ -212,8 +224,8 @@ class MapRun:
                         return
                     self.feed()
                     continue
-                outcome = self._next()
-                values, error = self._open(outcome)
+                part = self._next()
+                values, error = self._open(part)
                 if values:
                     yield values
                 if error is not None:
@@ -221,7 +233,7 @@ class MapRun:
                         raise error
                     finally:
                         error = None
-                self._out -= outcome.hi - outcome.lo
+                self._out -= part.hi - part.lo
                 if self._buffer is not None:
                     self.feed()
         finally:
@@ -229,8 +241,8 @@ class MapRun:
                 self.abandoned = True
                 self._client.cancel_owner(self)
 
-    def _next(self) -> m.Outcome:
-        """The outcome whose turn it is.
+    def _next(self) -> _Part:
+        """The part whose turn it is.
 
         Raises
         ------
@@ -248,16 +260,16 @@ class MapRun:
                     raise TimeoutError(f"map of {self._place.name}: the next result did not come in time")
                 self._changed.wait(left)
             self._waiting_for = None
-            outcome = chunk.parts.pop(chunk.given)
-            chunk.given = outcome.hi
+            part = chunk.parts.pop(chunk.given)
+            chunk.given = part.hi
             if chunk.given == chunk.count:
                 self._chunks.popleft()
                 del self._by_first[chunk.first]
-        return outcome
+        return part
 
-    def _open(self, outcome: m.Outcome) -> tuple[list[Any], BaseException | None]:
-        """The values in an outcome, and what comes after them when it is an error."""
-        name = self._place.name
+    def _open(self, part: _Part) -> tuple[list[Any], BaseException | None]:
+        """The values in a part, and what comes after them when it is an error."""
+        name, outcome = self._place.name, part.outcome
         if outcome.form >= m.Form.ERROR:
             number = outcome.first + outcome.lo
             task = f"{self._place.session:016x}-{self._place.number}-{number}"
@@ -265,9 +277,9 @@ class MapRun:
         values: list[Any] = []
         try:
             if outcome.form == m.Form.LIST:
-                values = loads(outcome.blob)
+                values = loads(outcome.blob)[part.lo - outcome.lo : part.hi - outcome.lo]
             else:
-                for pickled in load_each(outcome.blob):
+                for pickled in load_each(outcome.blob)[part.lo - outcome.lo : part.hi - outcome.lo]:
                     values.append(loads(pickled))
         except Exception as error:
             failure = unpickling_error(error, f"a result of {name}", "this machine")

@@ -103,7 +103,7 @@ class Mesh(concurrent.futures.Executor):
         else:
             self._join(parse_address(address), connect_timeout)
         assert self._client is not None
-        self._finalizer = weakref.finalize(self, _drop, self._client, self._private)
+        self._finalizer: weakref.finalize[Any, Mesh] = weakref.finalize(self, _drop, self._client, self._private)
         self._finalizer.atexit = False  # `_close_all` sees to it
         _open.add(self)
 

@@ -89,7 +89,7 @@ class Task(Generic[P, R]):
         """By name where the other side can import it; else by value, as cloudpickle does with plain functions."""
         module = sys.modules.get(getattr(self, "__module__", ""))
         qualname: str = getattr(self, "__qualname__", "")
-        if module is not None and module.__name__ != "__main__":
+        if module is not None and module.__name__ != "__main__" and not _by_value(module.__name__):
             found: Any = module
             for part in qualname.split("."):
                 found = getattr(found, part, None)
@@ -140,6 +140,13 @@ class Task(Generic[P, R]):
             There is no such option, or its value is of the wrong type.
         """
         return Task(self.function, _options(self.task_options, options))
+
+
+def _by_value(module: str) -> bool:
+    """Whether the user told cloudpickle to send this module, or a package that it is in, by value."""
+    from .wire.payload import by_value_modules
+
+    return any(module == name or module.startswith(f"{name}.") for name in by_value_modules())
 
 
 def _rebuild_task(function: Callable[..., Any], name: str | None, priority: int) -> Task[..., Any]:

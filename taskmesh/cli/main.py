@@ -70,7 +70,7 @@ def taskmesh(
 ) -> None:
     """What all verbs have in common."""
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
+        print(context.get_help())
         raise typer.Exit(ExitCode.USAGE)
 
 

@@ -19,6 +19,9 @@ UNKNOWN_S = AHEAD_S
 ONE_AHEAD_BELOW_S = 0.25
 """Tasks shorter than this, on average, are held one for each slot ahead of need, however long the last ones were."""
 
+LONGEST_S = 1e6
+"""No report counts for more: what one task took must not make the books of a daemon overflow."""
+
 _WEIGHT = 0.5
 _FADE = 0.8
 
@@ -40,7 +43,7 @@ class Pace:
 
     def observe(self, tasks: int, busy_s: float) -> None:
         """`tasks` finished, in `busy_s` seconds of one runner's time."""
-        sample = max(busy_s, 0.0) / tasks
+        sample = min(max(0.0, busy_s), LONGEST_S) / tasks
         self.mean_s = sample if self.mean_s is None else self.mean_s + _WEIGHT * (sample - self.mean_s)
         self.peak_s = max(sample, self.peak_s * _FADE)
         self.finished += tasks

@@ -20,7 +20,7 @@ from .ranges import Ranges, add, count, overlap, subtract
 
 @dataclass(slots=True)
 class SpecState:
-    """A function of one session. `retired`: the client will not submit more of it."""
+    """A function of one session. `submitted`: every task below this number has come; `retired`: no more will."""
 
     session: int
     number: int
@@ -30,6 +30,7 @@ class SpecState:
     priority: int
     pace: Pace = field(default_factory=Pace)
     chunks: dict[int, ChunkState] = field(default_factory=dict)
+    submitted: int = 0
     retired: bool = False
 
 

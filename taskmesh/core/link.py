@@ -66,6 +66,10 @@ class Link:
         """Append a message. One append, so that an interrupted caller leaves either all of it or nothing."""
         self._frames.append(frame)
 
+    def record_all(self, frames: list[bytes]) -> None:
+        """Append several messages, all of them or none."""
+        self._frames.extend(frames)
+
     def take(self, now: float) -> tuple[int, bytes] | None:
         """The next message to put on the wire and its number, or None. The cursor does not move: see `sent`."""
         index = self._cursor - self._acked - 1

@@ -34,11 +34,12 @@ class Peer:
     attempt: int
     heard_at: float
     joined_at: float
+    dead_after_s: float
     lane_down_at: float | None = None
 
     def verdict_at(self) -> float:
         """When this peer is dead if nothing more is heard of it."""
-        silent = self.heard_at + DEAD_AFTER_S
+        silent = self.heard_at + self.dead_after_s
         return silent if self.lane_down_at is None else min(silent, self.lane_down_at + LANE_GRACE_S)
 
     def suspected(self, now: float) -> bool:
@@ -47,9 +48,10 @@ class Peer:
 
 
 class Roster:
-    """Registered peers by instance id."""
+    """Registered peers by instance id. `dead_after_s`: how long a silent one is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, dead_after_s: float = DEAD_AFTER_S) -> None:
+        self._dead_after_s = dead_after_s
         self.peers: dict[int, Peer] = {}
         self._epochs = 0
 
@@ -67,7 +69,7 @@ class Roster:
         self._epochs += 1
         peer = Peer(
             request.instance, request.role, request.name, request.host, request.pid, request.slots,
-            self._epochs, request.attempt, now, known.joined_at if known else now,
+            self._epochs, request.attempt, now, known.joined_at if known else now, self._dead_after_s,
         )  # fmt: skip
         self.peers[request.instance] = peer
         return peer, known is not None

@@ -38,9 +38,9 @@ from .bodies import Bodies
 from .credit import room
 from .leases import ChunkState, DaemonState, Lease, Piece, SpecState
 from .lifecycle import Step
-from .ranges import Ranges, count, overlap
+from .ranges import Ranges, add, count, overlap
 from .ready import ReadyQueue
-from .roster import Peer, Roster
+from .roster import DEAD_AFTER_S, Peer, Roster
 from .statistics import Statistics
 
 MAX_STRIKES = 3
@@ -79,14 +79,18 @@ class Scheduler:
         Monotonic time, seconds.
     fence
         Fences count up from here; a hub's incarnation starts them where no other did.
+    dead_after_s
+        Seconds of silence after which a peer is dead; infinity where its end is noticed otherwise.
     """
 
-    def __init__(self, version: str, python: str, now: float, fence: int = 0) -> None:
+    def __init__(
+        self, version: str, python: str, now: float, fence: int = 0, dead_after_s: float = DEAD_AFTER_S
+    ) -> None:
         self.version = version
         self.python = python
         self.started_at = now
         self.draining = False
-        self.roster = Roster()
+        self.roster = Roster(dead_after_s)
         self.sessions: dict[int, Session] = {}
         self.daemons: dict[int, DaemonState] = {}
         self.totals = Totals()
@@ -184,6 +188,9 @@ class Scheduler:
                 f"it runs Python {request.python}, this hub runs {self.python}; functions do not travel between them: "
                 f"use the same minor version of Python everywhere"
             )
+        known = self.roster.peers.get(request.instance)
+        if known is not None and known.role != request.role:
+            return f"a {known.role} already has this instance id"
         if request.role == "daemon" and request.slots < 0:
             return f"a daemon cannot have {request.slots} slots"
         if self.draining and request.instance not in self.roster.peers:
@@ -267,8 +274,12 @@ class Scheduler:
         if spec is None:
             self._warn(f"dropped a chunk of unknown spec {submit.spec} from session {session.instance:x}")
             return
-        if chunk.first in spec.chunks:
-            return  # offered again, and still here
+        if not all(self.bodies.get(digest) is not None for digest in (spec.digest, spec.init) if digest):
+            self._warn(f"dropped a chunk of {spec.name}, whose function session {session.instance:x} never sent")
+            return
+        if chunk.first < spec.submitted:
+            return  # offered again; it is here, or has ended
+        spec.submitted = chunk.first + chunk.count
         state = ChunkState(spec, chunk, [(0, chunk.count)])
         spec.chunks[chunk.first] = state
         self.totals.submitted += chunk.count
@@ -287,7 +298,8 @@ class Scheduler:
         if cancelled or not leased:
             self._actions.append(Send(session.instance, m.Cancelled(cancel.spec, cancel.first, cancelled, [])))
         if leased:
-            state.cancelling = state.cancelling + leased
+            for lo, hi in leased:
+                state.cancelling = add(state.cancelling, lo, hi)
             self._revoke(state, leased)
 
     def _revoke(self, state: ChunkState, ranges: Ranges) -> None:
@@ -336,7 +348,7 @@ class Scheduler:
         if state is None or outcome.hi > state.chunk.count:
             return  # the session is over, or all of it has ended
         succeeded = outcome.form <= m.Form.EACH
-        if not succeeded and not found:
+        if not succeeded and not (lease and found and lease.state is state):
             return  # a failure counts only from the lease that holds the task
         moved = state.move([(outcome.lo, outcome.hi)], Step.SUCCEEDED if succeeded else Step.FAILED)
         if not moved:
@@ -352,6 +364,11 @@ class Scheduler:
         owner = self.sessions.get(session)
         known = owner.specs.get(spec) if owner else None
         return known.chunks.get(first) if known else None
+
+    def _owned(self, state: ChunkState) -> bool:
+        """Whether a chunk that a lease speaks of is wanted: its session may be over, or have begun anew since."""
+        owner = self.sessions.get(state.spec.session)
+        return owner is not None and owner.specs.get(state.spec.number) is state.spec
 
     def _deliver(self, state: ChunkState, outcome: m.Outcome) -> None:
         session = self.sessions[state.spec.session]
@@ -384,21 +401,18 @@ class Scheduler:
         found = lease.take(strike.lo, strike.hi)
         daemon.settle(lease, found)
         state = lease.state
-        if strike.hi == strike.lo + 1 and found:
+        if strike.hi == strike.lo + 1 and found and self._owned(state):
             state.strikes[strike.lo] += 1
             if state.strikes[strike.lo] >= MAX_STRIKES and state.move(found, Step.FAILED):
                 self.totals.failed += 1
-                if state.spec.session in self.sessions:
-                    outcome = m.Outcome(
-                        state.spec.number, state.chunk.first, strike.lo, strike.hi, m.Form.LOST, strike.report
-                    )
-                    self._deliver(state, outcome)
+                spec, first = state.spec.number, state.chunk.first
+                self._deliver(state, m.Outcome(spec, first, strike.lo, strike.hi, m.Form.LOST, strike.report))
                 return
         self._requeue(state, found, lease.attempt + 1, solo=True)
 
     def _requeue(self, state: ChunkState, ranges: Ranges, attempt: int, solo: bool) -> None:
         """Put ranges of a lease back, at the front of the queue; what was being cancelled is cancelled."""
-        if state.spec.session not in self.sessions:
+        if not self._owned(state):
             return
         returned = state.move(ranges, Step.RETURNED)
         doomed = [part for lo, hi in returned for part in overlap(state.cancelling, lo, hi)]
@@ -421,7 +435,7 @@ class Scheduler:
         state, spec = lease.state, lease.state.spec
         self._requeue(state, found, lease.attempt, lease.solo)
         kept = [part for lo, hi in back.kept for part in overlap(state.cancelling, lo, hi)]
-        if kept and spec.session in self.sessions:
+        if kept and self._owned(state):
             self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, [], kept)))
 
     def _on_need_body(self, daemon: DaemonState, need: m.NeedBody) -> None:

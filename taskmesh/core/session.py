@@ -5,7 +5,8 @@ again to a hub that has lost its memory. What waits for a task (a future, a plac
 
 Filling happens in the caller's thread, which Ctrl-C may interrupt between any two steps. So a call is added by one
 append, and a chunk that is being sealed is frozen first: sealing it can be repeated until it is done, and the hub takes
-no notice of a chunk that it has.
+no notice of a chunk that it has. Whatever else callers compose goes to `unsent` first, and the receive thread sends
+what they did not.
 
 Rules: a chunk is sent when nothing was sent for 1 ms (a lone call goes at once), or when 512 tasks or 64 KiB wait;
 the receive thread sends the rest within 1 ms. (One message per task cost ten times as much.)
@@ -13,6 +14,7 @@ the receive thread sends the rest within 1 ms. (One message per task cost ten ti
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -97,6 +99,7 @@ class Session(Generic[W]):
         self._numbers = 0
         self._bodies_sent: dict[bytes, int] = {}  # digest: how many specs refer to it
         self.filling: set[ClientSpec[W]] = set()
+        self.unsent: deque[m.LinkMessage] = deque()  # composed, but the caller may have been stopped before it sent them
 
     # ---- specs ----------------------------------------------------------------------------------------------
 
@@ -106,18 +109,25 @@ class Session(Generic[W]):
         """A new spec, and the messages that tell the hub of it. `init` is digest and body of the initializer."""
         self._numbers += 1
         spec: ClientSpec[W] = ClientSpec(self._numbers, name, digest, *(init or (b"", b"")), priority, body)
+        messages = self._introduce(spec)
+        self.unsent.extend(messages)
         self.specs[spec.number] = spec
-        return spec, self._introduce(spec)
+        self._count_bodies(spec)
+        return spec, messages
 
     def _introduce(self, spec: ClientSpec[W]) -> list[m.LinkMessage]:
         messages: list[m.LinkMessage] = [m.Spec(spec.number, spec.name, spec.digest, spec.init, spec.priority)]
-        for digest, body in ((spec.digest, spec.body), (spec.init, spec.init_body)):
-            if not digest:
-                continue
-            if digest not in self._bodies_sent:
-                messages.append(m.Body(digest, body))
-            self._bodies_sent[digest] = self._bodies_sent.get(digest, 0) + 1
+        messages += [
+            m.Body(digest, body)
+            for digest, body in ((spec.digest, spec.body), (spec.init, spec.init_body))
+            if digest and digest not in self._bodies_sent
+        ]
         return messages
+
+    def _count_bodies(self, spec: ClientSpec[W]) -> None:
+        for digest in (spec.digest, spec.init):
+            if digest:
+                self._bodies_sent[digest] = self._bodies_sent.get(digest, 0) + 1
 
     def retire(self, spec: ClientSpec[W]) -> list[m.LinkMessage]:
         """The function is gone: forget its spec as soon as nothing of it is unsettled."""
@@ -170,9 +180,11 @@ class Session(Generic[W]):
             spec.next, 0, sum(items), pack_sizes([len(leaf) for leaf in leaves]), pack_sizes(items), grain,
             b"".join(leaves),
         )  # fmt: skip
-        spec.sent[chunk.first] = SentChunk(chunk, [], owner, [(0, chunk.count)])
         spec.next += chunk.count
-        return m.Submit(spec.number, chunk)
+        submit = m.Submit(spec.number, chunk)
+        self.unsent.append(submit)
+        spec.sent[chunk.first] = SentChunk(chunk, [], owner, [(0, chunk.count)])
+        return submit
 
     # ---- settling -------------------------------------------------------------------------------------------
 
@@ -182,6 +194,7 @@ class Session(Generic[W]):
         chunk = spec.sent.get(outcome.first) if spec else None
         if spec is None or chunk is None or outcome.hi > chunk.chunk.count:
             return None
+        self._seen(spec, outcome.first)
         fresh = overlap(chunk.left, outcome.lo, outcome.hi)
         if not fresh:
             return None
@@ -194,15 +207,22 @@ class Session(Generic[W]):
         chunk = spec.sent.get(message.first) if spec else None
         if spec is None or chunk is None:
             return None
-        fresh = [part for lo, hi in message.cancelled for part in overlap(chunk.left, lo, hi)]
-        for lo, hi in fresh:
+        self._seen(spec, message.first)
+        fresh: Ranges = []
+        for lo, hi in message.cancelled:
+            fresh += overlap(chunk.left, lo, hi)
             self._settle(spec, chunk, lo, hi)
         return CancelDelivery(spec, chunk, fresh, message.kept)
+
+    def _seen(self, spec: ClientSpec[W], first: int) -> None:
+        """The hub speaks of a chunk, so it has it: if the caller was stopped before `sealed`, that is made up for."""
+        if spec.open is not None and spec.open.first == first:
+            self.sealed(spec)
 
     def _settle(self, spec: ClientSpec[W], chunk: SentChunk[W], lo: int, hi: int) -> None:
         chunk.left = subtract(chunk.left, lo, hi)
         if not chunk.left:
-            del spec.sent[chunk.chunk.first]
+            spec.sent.pop(chunk.chunk.first, None)
 
     def offer_again(self) -> list[m.LinkMessage]:
         """Everything unsettled, for a hub that has forgotten this session."""
@@ -210,6 +230,7 @@ class Session(Generic[W]):
         messages: list[m.LinkMessage] = []
         for spec in self.specs.values():
             messages += self._introduce(spec)
+            self._count_bodies(spec)
             for sent in spec.sent.values():
                 messages += [
                     m.Submit(spec.number, sent.chunk),

@@ -6,6 +6,7 @@ checked here, once, and whatever does not fit is a `PeerProtocolError`, which th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ KINDS: dict[int, type[Message]] = {
     45: m.StatusRequest, 46: m.StatusReply,
 }  # fmt: skip
 _NUMBER = {cls: kind for kind, cls in KINDS.items()}
+_SPEC = _NUMBER[m.Spec]
+DIGEST_BYTES = 16
 
 
 def _chunk_fields(value: object) -> tuple[object, ...]:
@@ -55,6 +58,8 @@ def decode(data: bytes | memoryview) -> Message:
         build, schema = _DECODERS[kind]
         if [type(field) for field in fields] != schema:
             raise PeerProtocolError(f"the fields of {KINDS[kind].__name__} have the wrong types")
+        if kind != _SPEC and any(type(field) is int and field < 0 for field in fields):
+            raise PeerProtocolError(f"a field of {KINDS[kind].__name__} is negative")
         return build(fields)
     except PeerProtocolError:
         raise
@@ -73,6 +78,8 @@ def _range(lo: int, hi: int) -> None:
 def _ranges(values: Sequence[Any]) -> list[tuple[int, int]]:
     ranges = []
     for lo, hi in values:
+        if type(lo) is not int or type(hi) is not int:
+            raise PeerProtocolError(f"[{lo!r}, {hi!r}) is not a range of tasks")
         _range(lo, hi)
         ranges.append((lo, hi))
     return ranges
@@ -93,6 +100,8 @@ def _outcome(fields: Sequence[Any]) -> m.Outcome:
         raise PeerProtocolError("the fields of an outcome have the wrong types")
     outcome = m.Outcome(*fields)
     _range(outcome.lo, outcome.hi)
+    if outcome.spec < 0 or outcome.first < 0:
+        raise PeerProtocolError("an outcome of a negative spec or task")
     form = m.Form(outcome.form)
     if form >= m.Form.ERROR and outcome.hi != outcome.lo + 1:
         raise PeerProtocolError(f"an outcome of form {form.name} speaks of {outcome.hi - outcome.lo} tasks")
@@ -107,15 +116,40 @@ def _submit(f: Sequence[Any]) -> m.Submit:
 
 
 def _dispatch(f: Sequence[Any]) -> m.Dispatch:
+    _digests(f[4], f[5])
     chunk = _chunk(f[10])
     if not chunk.base <= f[8] < f[9] <= chunk.end:
         raise PeerProtocolError(f"[{f[8]}, {f[9]}) is not inside its chunk")
     return m.Dispatch._make((*f[:10], chunk))
 
 
+def _digests(digest: bytes, init: bytes = b"") -> None:
+    if len(digest) != DIGEST_BYTES or len(init) not in (0, DIGEST_BYTES):
+        raise PeerProtocolError(f"a digest has {DIGEST_BYTES} bytes")
+
+
+def _spec(f: Sequence[Any]) -> m.Spec:
+    _digests(f[2], f[3])
+    if f[0] < 0:
+        raise PeerProtocolError("a negative number of a spec")
+    return m.Spec(*f)
+
+
+def _body(f: Sequence[Any]) -> m.Body:
+    _digests(f[0])
+    return m.Body(*f)
+
+
+def _need_body(f: Sequence[Any]) -> m.NeedBody:
+    _digests(f[0])
+    return m.NeedBody(*f)
+
+
 def _finished(fields: Sequence[Any]) -> m.Finished:
     if [type(field) for field in fields] != [int, int, float, tuple]:
         raise PeerProtocolError("the fields of a finished range have the wrong types")
+    if fields[0] < 0 or fields[1] < 0 or not 0.0 <= fields[2] < math.inf:
+        raise PeerProtocolError("a finished range with a negative field, or a time that is no time")
     return m.Finished(fields[0], fields[1], fields[2], _outcome(fields[3]))
 
 
@@ -139,8 +173,8 @@ def _plain(cls: Callable[..., Message]) -> Callable[[Sequence[Any]], Message]:
 
 
 _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Message] | None]] = {
-    m.Spec: ([int, str, bytes, bytes, int], None),
-    m.Body: ([bytes, bytes], None),
+    m.Spec: ([int, str, bytes, bytes, int], _spec),
+    m.Body: ([bytes, bytes], _body),
     m.Submit: ([int, tuple], _submit),
     m.Cancel: ([int, int, int, int], _cancel),
     m.Retire: ([int], None),
@@ -160,7 +194,7 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
         [int, tuple, tuple],
         lambda f: m.GiveBack(f[0], _ranges(f[1]), _ranges(f[2])),
     ),
-    m.NeedBody: ([bytes], None),
+    m.NeedBody: ([bytes], _need_body),
     m.Slots: ([int], None),
     m.Leaving: ([], None),
     m.Register: ([str, int, int, int, int, int, str, str, int, int, str, str], None),

@@ -15,7 +15,7 @@ import io
 import sys
 import traceback
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pickle import dumps as _dumps
 from pickle import loads
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ from ..errors import ModuleMissing, PayloadError, RemoteError, RemoteTraceback
 
 __all__ = [
     "ATOMS",
+    "by_value_modules",
     "describe",
     "digest_of",
     "dump",
@@ -56,7 +57,13 @@ def dump(value: object) -> bytes:
         data = _dumps(value, 5)
     except Exception:  # a user's object: only cloudpickle's verdict on it counts
         return _cloud(value)
-    return _cloud(value) if _MAIN in data else data
+    return _cloud(value) if _MAIN in data or by_value_modules() else data
+
+
+def by_value_modules() -> Collection[str]:
+    """The modules that the user has told cloudpickle to send by value: `cloudpickle.register_pickle_by_value`."""
+    loaded = sys.modules.get("cloudpickle.cloudpickle")
+    return getattr(loaded, "_PICKLE_BY_VALUE_MODULES", ())  # its public function copies the set, for every task
 
 
 def _cloud(value: object) -> bytes:

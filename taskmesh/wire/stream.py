@@ -91,9 +91,10 @@ class Stream:
         if len(body) <= MAX_BODY:
             self.link.record(b"\x00" + body)
             return
-        for start in range(0, len(body), MAX_BODY):
-            more = start + MAX_BODY < len(body)
-            self.link.record((b"\x01" if more else b"\x00") + body[start : start + MAX_BODY])
+        starts = range(0, len(body), MAX_BODY)
+        self.link.record_all(
+            [(b"\x00" if start == starts[-1] else b"\x01") + body[start : start + MAX_BODY] for start in starts]
+        )
 
     def pump(self, put: Callable[[bytes], bool], now: float) -> bool:
         """Give every frame that may go now to `put`, which returns False when the socket is full.

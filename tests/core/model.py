@@ -120,7 +120,7 @@ class RunnerModel:
         run: list[PipeOutcome] = []
         for outcome in self._results:
             if run and run[-1].form == outcome.form == m.Form.LIST:
-                run[-1] = run[-1]._replace(count=run[-1].count + 1, blob=run[-1].blob + outcome.blob)
+                run[-1] = run[-1]._replace(tasks=run[-1].tasks + 1, blob=run[-1].blob + outcome.blob)
             else:
                 run.append(outcome)
         self.outbox += run
@@ -277,9 +277,8 @@ class ClientModel(PeerModel):
 
     def define(self, body: bytes, priority: int) -> ClientSpec[Ticket]:
         """A function, by a body that also makes its digest."""
-        spec, messages = self.session.define("f", body, body.ljust(16, b"."), None, priority)
-        for message in messages:
-            self.send(message)
+        spec, _ = self.session.define("f", body, body.ljust(16, b"."), None, priority)
+        self._send_unsent()
         self.specs.append(spec)
         return spec
 
@@ -303,7 +302,12 @@ class ClientModel(PeerModel):
         tickets = [Ticket(kind) for leaf in leaves for kind in leaf]
         self.tickets += tickets
         sizes = [len(leaf) for leaf in leaves]
-        self.send(self.session.add_items(spec, [leaf.encode() for leaf in leaves], sizes, grain, tickets))
+        self.session.add_items(spec, [leaf.encode() for leaf in leaves], sizes, grain, tickets)
+        self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        while self.session.unsent:
+            self.send(self.session.unsent.popleft())
 
     def cancel(self, pick: int, length: int) -> None:
         """Cancel a part of a chunk that is with the hub."""
@@ -564,7 +568,7 @@ class MeshModel:
             assert client.closing or client.session.unsettled == 0
         scheduler = self.hub.scheduler
         assert scheduler.idle
-        assert not scheduler._ready or all(not piece.chunk.ready for _, _, piece in scheduler._ready.pieces())
+        assert all(not piece.chunk.ready for _, _, piece in scheduler.ready.pieces())
         for state in scheduler.daemons.values():
             assert not state.leases
             assert state.tasks_out == 0

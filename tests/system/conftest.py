@@ -7,12 +7,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from taskmesh import Mesh
 
-from .processes import MARK, below, described, mesh_directories, ours, until
+from .processes import MARK, Fleet, below, described, mesh_directories, ours, until
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,3 +62,13 @@ def mesh(_session_of_its_own: None) -> Iterator[Mesh]:
     shared = Mesh(workers=2)
     yield shared
     shared.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """A hub of one test, without workers yet."""
+    started = Fleet(tmp_path)
+    try:
+        yield started
+    finally:
+        started.end()

@@ -162,3 +162,42 @@ def kill(pid: int) -> None:
     """SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+# ---- fleets ---------------------------------------------------------------------------------------------------------
+
+
+class Fleet:
+    """A hub on loopback TCP and its workers; ends with the block.
+
+    Parameters
+    ----------
+    directory
+        Where they run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._started: list[Started] = []
+        hub = self._start("hub", "--listen", "tcp://127.0.0.1:0")
+        hub.says("ready at tcp://")
+        self.hub = hub
+        self.address = hub.output.split("ready at ")[1].split()[0].rstrip(".,;")
+
+    def _start(self, *arguments: str) -> Started:
+        started = Started(["-m", "taskmesh", *arguments], self._directory)
+        self._started.append(started)
+        return started
+
+    def worker(self, runners: int = 1) -> Started:
+        """A worker that has joined."""
+        worker = self._start("worker", self.address, "-n", str(runners))
+        worker.says("has joined")
+        return worker
+
+    def end(self) -> None:
+        """Stopped ones go on first, so that they can end."""
+        for started in reversed(self._started):
+            if started.process.poll() is None:
+                started.signal(signal.SIGCONT)
+            started.end_now()

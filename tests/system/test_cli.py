@@ -137,7 +137,7 @@ class Held:
         self._go.touch()
 
 
-# ---- what it is for -------------------------------------------------------------------------------------------------
+# ---- what it is for ----------------------------------------------------------------------------------------
 
 
 def test_two_workers_run_tasks_for_a_client(fleet: Fleet) -> None:
@@ -219,7 +219,7 @@ def test_options_come_from_the_environment(fleet: Fleet, monkeypatch: pytest.Mon
     worker.says(f"taskmesh worker from-the-environment has joined {found.group(1)} with 2 runners")
 
 
-# ---- status ---------------------------------------------------------------------------------------------------------
+# ---- status ------------------------------------------------------------------------------------------------
 
 
 def test_status_tells_what_there_is(fleet: Fleet, meshes: Callable[[str], Mesh]) -> None:
@@ -256,7 +256,7 @@ def test_status_of_something_else_says_so_and_fails() -> None:
     assert "does not answer as a hub does" in one_line(finished)
 
 
-# ---- what cannot work -----------------------------------------------------------------------------------------------
+# ---- what cannot work --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["hub", "--listen", "tcp://127.0.0.1:65533"], "port 65533 is too high"),
         (["hub", "--listen", "tcp://no-such-host.invalid:0"], "'no-such-host.invalid' is not known"),
         (["hub", "--lanes", "9-3"], "'9-3' is not a range of ports"),
-        (["hub", "--lisen", "x"], "No such option: --lisen"),
+        (["hub", "--lisen", "x"], "--lisen"),
         (["hub", "--log-level", "loud"], "loud"),
         (["hubb"], "hubb"),
         (["worker"], "HUB"),
@@ -285,7 +285,7 @@ def test_a_mistake_in_the_command_is_one_clear_line(arguments: list[str], says: 
 
 def test_a_port_in_use_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{min(server.getsockname()[1], 65532)}"
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         finished = taskmesh("hub", "--listen", address)
     assert finished.returncode == 5
     assert f"cannot listen on {address}: it is in use" in one_line(finished)
@@ -351,7 +351,7 @@ def test_a_worker_of_another_release_is_refused_in_one_clear_line(fleet: Fleet) 
     assert f"it runs taskmesh 99.1, this hub runs {__version__}" in one_line(finished)
 
 
-# ---- stopping -------------------------------------------------------------------------------------------------------
+# ---- stopping ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -477,7 +477,7 @@ def test_what_nobody_uses_stops_at_once(fleet: Fleet) -> None:
         assert process.output.count("draining: nothing is left to finish") == 1
 
 
-# ---- help -----------------------------------------------------------------------------------------------------------
+# ---- help --------------------------------------------------------------------------------------------------
 
 
 def test_the_version_is_printed() -> None:
@@ -488,8 +488,8 @@ def test_the_version_is_printed() -> None:
 
 def test_without_a_verb_help_is_shown_and_it_is_a_mistake() -> None:
     finished = taskmesh()
-    assert (finished.returncode, finished.stdout) == (2, "")
-    assert "Exit codes" in finished.stderr
+    assert (finished.returncode, finished.stderr) == (2, "")
+    assert "Exit codes" in finished.stdout
 
 
 @pytest.mark.parametrize("verb", ["hub", "worker", "status"])
@@ -505,7 +505,7 @@ def test_help_shows_examples_and_a_variable_for_every_option(verb: str) -> None:
         assert name in documented
 
 
-# ---- systemd --------------------------------------------------------------------------------------------------------
+# ---- systemd -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

@@ -49,6 +49,7 @@ BLOCK_BELOW_S = 10e-6  # tasks longer than this are claimed one at a time
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
 CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
 BODIES_KEPT = 512
+PACES_KEPT = 4096
 RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
 
 
@@ -69,7 +70,7 @@ class Plan:
         self._queued = 0
         self._works: dict[int, Work] = {}  # by fence, until everything of it is accounted for
         self._open: dict[int, int] = {}  # fence: how many of its tasks are queued or handed out
-        self._paces: dict[tuple[int, int], Pace] = {}
+        self._paces: OrderedDict[tuple[int, int], Pace] = OrderedDict()
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
         self._asked: set[bytes] = set()
         self._revokes: dict[int, Ranges] = {}
@@ -106,7 +107,7 @@ class Plan:
         deadline = min((r.peek_at for r in self.runners.values()), default=NEVER)
         if len(self.runners) < self.slots and not self.draining:
             deadline = min(deadline, self._start_at)
-        if not self._queue and any(not r.handed for r in self.runners.values()):
+        if not self._queue and any(r.phase is Phase.READY and not r.handed for r in self.runners.values()):
             tails = (r.handed_at for r in self.runners.values() if r.has_tail())
             deadline = min(deadline, min(tails, default=NEVER) + RECALL_AFTER_S)
         return deadline
@@ -129,11 +130,19 @@ class Plan:
         if self.draining:
             self._report(m.GiveBack(dispatch.fence, [(dispatch.lo, dispatch.hi)], []))
             return
-        pace = self._paces.setdefault((dispatch.session, dispatch.spec), Pace())
+        pace = self._pace((dispatch.session, dispatch.spec))
         work = Work(dispatch, pace)
         self._works[dispatch.fence] = work
         self._open[dispatch.fence] = dispatch.hi - dispatch.lo
         self._enqueue(Piece(work, dispatch.lo, dispatch.hi, dispatch.attempt, dispatch.solo), front=False)
+
+    def _pace(self, key: tuple[int, int]) -> Pace:
+        """What was measured of a spec; the least recently dispatched are forgotten."""
+        pace = self._paces.setdefault(key, Pace())
+        self._paces.move_to_end(key)
+        if len(self._paces) > PACES_KEPT:
+            self._paces.popitem(last=False)
+        return pace
 
     def _on_body(self, body: m.Body, now: float) -> None:
         self._bodies[body.digest] = body.data
@@ -196,7 +205,12 @@ class Plan:
     # ---- from the runners -----------------------------------------------------------------------------------
 
     def _on_ready(self, event: RunnerReady, now: float) -> None:
-        self.runners[event.runner].phase = Phase.READY
+        runner = self.runners.get(event.runner)
+        if runner is None:
+            return
+        if runner.phase is not Phase.STARTING:
+            raise PeerProtocolError(f"runner {runner.number} has started twice")
+        runner.phase = Phase.READY
         self._failed_starts = 0
 
     def _on_said(self, event: RunnerSaid, now: float) -> None:
@@ -215,7 +229,7 @@ class Plan:
 
     def _on_outcome(self, runner: Runner, said: PipeOutcome, now: float) -> None:
         handed = runner.handed[0] if runner.handed else None
-        if handed is None or said.at != handed.at or said.at + said.tasks > handed.end:
+        if handed is None or said.at != handed.at or not handed.at < said.at + said.tasks <= handed.end:
             raise PeerProtocolError(f"runner {runner.number} reported {said.tasks} tasks at {said.at}, not its next")
         lo, hi = handed.lo, handed.lo + said.tasks
         handed.at += said.tasks
@@ -275,12 +289,14 @@ class Plan:
         runner.phase = Phase.RECALLING
         runner.limit = runner.handed[0].at
         runner.peek_at = now + CLAIM_SETTLE_S
+        runner.certain = False
         self._actions.append(Lower(runner.number, runner.limit))
 
     def _on_claimed(self, event: Claimed, now: float) -> None:
         runner = self.runners.get(event.runner)
-        if runner is None or runner.phase is not Phase.RECALLING or not runner.handed:
+        if runner is None or runner.phase is not Phase.RECALLING:
             return
+        runner.certain = True
         self._take_back(runner, max(event.end, runner.limit), runner.next_at)
 
     def _take_back(self, runner: Runner, start: int, end: int) -> None:
@@ -324,7 +340,7 @@ class Plan:
                     self._report(m.GiveBack(fence, [], [(lo, hi)]))
                 continue
             holders = [r for r in self.runners.values() if any(h.piece.work is work for h in r.handed)]
-            if any(r.phase is Phase.RECALLING and r.peek_at is not NEVER for r in holders):
+            if any(r.phase is Phase.RECALLING and not r.certain for r in holders):
                 continue  # a claim is about to be read
             revoked = self._revokes.pop(fence)
             returned: Ranges = []
@@ -374,13 +390,15 @@ class Plan:
 
     def _hand_out(self, now: float) -> None:
         runners = sorted((r for r in self.runners.values() if r.phase is Phase.READY), key=lambda r: len(r.handed))
+        waiting = 0  # pieces at the end of the queue whose function is still to come
         progress = True
-        while progress and self._queue:
+        while progress:
             progress = False
             for runner in runners:
-                if self._queue and runner.has_room(self._queue[0].work.pace):
+                if waiting < len(self._queue) and runner.has_room(self._queue[0].work.pace):
                     if not self._hand(runner, now):
-                        return
+                        self._queue.rotate(-1)
+                        waiting += 1
                     progress = True
 
     def _hand(self, runner: Runner, now: float) -> bool:

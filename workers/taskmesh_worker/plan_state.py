@@ -67,6 +67,7 @@ class Runner:
 
     `handed` is what it may still run. `next_at` is where its next dose will begin, `spoken` up to where it has told
     us what became of its tasks: a tail that was taken back is still in its pipe until it says that it skipped it.
+    `certain`: its claim was read after its limit was lowered, so what is left in `handed` has started.
     """
 
     number: int
@@ -77,6 +78,7 @@ class Runner:
     limit: int = 0
     handed_at: float = 0.0
     peek_at: float = NEVER
+    certain: bool = False
     bodies: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
 
     def load_s(self) -> float:

@@ -1,0 +1,171 @@
+"""`map`: in order, lazily, and what goes wrong in its place."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskmesh import Mesh, PayloadError
+
+from .processes import until
+from .tasks import BreaksWhenLoaded, BreaksWhenPickled, add, double, note, sleep
+
+
+def test_results_come_in_order(mesh: Mesh) -> None:
+    assert list(mesh.map(double, range(50_000))) == [2 * n for n in range(50_000)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 256, 1000])
+def test_chunksize_changes_nothing_in_the_results(mesh: Mesh, size: int) -> None:
+    assert list(mesh.map(double, range(1001), chunksize=size)) == [2 * n for n in range(1001)]
+    assert list(mesh.map(double, range(101), chunksize=size, buffersize=size)) == [2 * n for n in range(101)]
+
+
+def test_several_iterables_end_with_the_shortest(mesh: Mesh) -> None:
+    assert list(mesh.map(add, [1, 2, 3], (10, 20), itertools.count())) == [11, 23]
+    assert list(mesh.map(double, [])) == []
+    assert list(mesh.map(add, [1], [])) == []
+
+
+def test_wrong_arguments_are_refused(mesh: Mesh) -> None:
+    with pytest.raises(TypeError, match="iterable"):
+        mesh.map(double)
+    with pytest.raises(TypeError):
+        mesh.map(double, 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="chunksize"):
+        mesh.map(double, [1], chunksize=0)
+    with pytest.raises(ValueError, match="buffersize"):
+        mesh.map(double, [1], buffersize=-1)
+
+
+def test_an_infinite_iterable_with_a_buffer(mesh: Mesh) -> None:
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for n in itertools.count():
+            taken.append(n)
+            yield n
+
+    results = mesh.map(double, source(), buffersize=100)
+    assert len(taken) <= 100
+    assert list(itertools.islice(results, 1000)) == [2 * n for n in range(1000)]
+    assert len(taken) <= 1100
+    del results
+
+
+def test_results_are_given_out_while_later_ones_run(mesh: Mesh) -> None:
+    results = mesh.map(sleep, [0.0, 0.0, 0.5])
+    began = time.monotonic()
+    assert next(results) == 0.0
+    assert next(results) == 0.0
+    assert time.monotonic() - began < 0.4
+    assert next(results) == 0.5
+
+
+def test_the_timeout_counts_from_the_call(mesh: Mesh) -> None:
+    results = mesh.map(sleep, [0.0, 0.4], timeout=0.1)
+    assert next(results) == 0.0
+    with pytest.raises(TimeoutError):
+        next(results)
+
+
+def test_an_exception_comes_in_its_place(mesh: Mesh) -> None:
+    def some(n: int) -> int:
+        if n == 300:
+            raise KeyError(n)
+        return n
+
+    got = []
+    results = mesh.map(some, range(1000))
+    with pytest.raises(KeyError, match="300"):
+        for value in results:
+            got.append(value)
+    assert got == list(range(300))
+    assert list(results) == []
+
+
+def test_a_result_that_cannot_be_pickled_comes_in_its_place(mesh: Mesh) -> None:
+    got = []
+    with pytest.raises(PayloadError):
+        for value in mesh.map(lambda n: BreaksWhenPickled() if n == 30 else n, range(100)):
+            got.append(value)
+    assert got == list(range(30))
+
+
+def test_stop_iteration_in_a_task_does_not_end_the_map_silently(mesh: Mesh) -> None:
+    def some(n: int) -> int:
+        if n == 5:
+            raise StopIteration
+        return n
+
+    got = []
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        for value in mesh.map(some, range(10)):
+            got.append(value)
+    assert got == list(range(5))
+
+
+def test_an_iterable_that_fails_fails_the_call(mesh: Mesh) -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        mesh.map(double, source())
+    with pytest.raises(PayloadError, match="broken when pickled"):
+        mesh.map(repr, [1, BreaksWhenPickled()])
+    assert list(mesh.map(double, [4])) == [8]
+
+
+def test_an_item_that_cannot_be_unpickled_fails_its_place(mesh: Mesh) -> None:
+    with pytest.raises(PayloadError, match="broken when loaded"):
+        list(mesh.map(repr, [1, 2, BreaksWhenLoaded()]))
+    assert list(mesh.map(double, [4])) == [8]
+
+
+@pytest.mark.parametrize("how", ["deleted", "collected", "failed"])
+def test_an_abandoned_map_cancels_what_has_not_started(tmp_path: Path, how: str) -> None:
+    def slow(n: int) -> str:
+        time.sleep(0.01)
+        if how == "failed" and n == 3:
+            raise ValueError
+        return note(str(tmp_path), "x")
+
+    with Mesh(workers=1) as mesh:
+        results = mesh.map(slow, range(2000))
+        next(results)
+        if how == "collected":
+            cycle: list[Any] = [results]
+            cycle.append(cycle)
+            del cycle
+        if how == "failed":
+            with pytest.raises(ValueError, match=""):
+                list(results)
+        del results
+        gc.collect()
+        assert mesh.submit(double, 1).result(10) == 2
+    started = (tmp_path / "x.started").read_text().count("\n")
+    assert started < 200
+
+
+def test_generators_and_locks_of_the_caller_are_not_held_while_waiting(mesh: Mesh) -> None:
+    """Two threads consume two maps at once, and a third submits."""
+    sums: list[int] = []
+
+    def consume() -> None:
+        sums.append(sum(mesh.map(double, range(2000), buffersize=50)))
+
+    threads = [threading.Thread(target=consume) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    futures = [mesh.submit(double, n) for n in range(200)]
+    assert sum(future.result(20) for future in futures) == 2 * sum(range(200))
+    until(lambda: not any(thread.is_alive() for thread in threads), "both have consumed")
+    assert sums == [2 * sum(range(2000))] * 2
