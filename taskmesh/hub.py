@@ -241,6 +241,7 @@ class Hub:
                 return m.Refused(action.why)
             if isinstance(action, a.Admit):
                 self._local[register.instance] = member
+                self.scheduler.roster.peers[register.instance].heard_at = NEVER  # it lives as long as we do
                 return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__)
         return m.Refused("a stale registration")
 

@@ -540,7 +540,10 @@ class MeshModel:
         for client in self.clients:
             for spec in list(client.session.filling):
                 client.seal(spec)
-        for n in range(600):
+        n = stalled = 0
+        progress = (-1, -1)
+        while stalled < 100:
+            n += 1
             self.heartbeats()
             for daemon in self.daemons:
                 for runner in list(daemon.runners.values()):
@@ -550,6 +553,8 @@ class MeshModel:
             self.advance(1.1 if n % 20 == 19 else 0.06)
             if self._quiet():
                 break
+            before, progress = progress, (sum(c.session.unsettled for c in self.clients), self.started.total())
+            stalled = stalled + 1 if before == progress else 0
         self.verify()
 
     def _quiet(self) -> bool:
