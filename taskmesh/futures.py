@@ -5,8 +5,8 @@ otherwise), and `result()` does not. Everything that the standard class keeps in
 by the properties below, so that its own methods, `concurrent.futures.wait` and `asyncio.wrap_future` work unchanged.
 
 Rule: a future changes state under `_STATE`, the lock under which its Condition is made, and under that Condition if
-there is one. So whoever settles a future sees every Condition that was made before, and whoever makes one later sees the new
-state.
+there is one. So whoever settles a future sees every Condition that was made before, and whoever makes one later sees
+the new state.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import zmq
@@ -195,6 +196,8 @@ class Hub:
             sock, endpoint = self._open_lane()
         except AddressError as error:
             log.error("%s", error)
+            self._lanes.pop(admit.instance, None)
+            self._act(a.NoLane(admit.instance), now)
             return m.Refused(str(error))
         monitor = disconnect_monitor(sock)
         inbox = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
@@ -314,6 +317,8 @@ class Hub:
         self._timed.discard(lane)
         self._loop.forget(lane.monitor)
         close(lane.sock, linger_ms)
+        if lane.welcome.lane.startswith("ipc://"):  # one for each registration: they must not pile up
+            Path(lane.welcome.lane.removeprefix("ipc://")).unlink(missing_ok=True)
 
     # ---- time -----------------------------------------------------------------------------------------------
 

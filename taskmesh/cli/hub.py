@@ -41,7 +41,7 @@ def hub(
         typer.Option(
             metavar="ADDRESS",
             envvar="TASKMESH_LISTEN",
-            help="Where to listen: tcp://HOST:PORT or ipc:///DIRECTORY. The three ports after PORT "
+            help="Where to listen: tcp://HOST:PORT or ipc:///DIRECTORY. The two ports after PORT "
             "are taken too. Port 0 picks free ones.",
         ),
     ] = DEFAULT_HUB,

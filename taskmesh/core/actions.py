@@ -27,6 +27,12 @@ class LaneDown(NamedTuple):
     epoch: int
 
 
+class NoLane(NamedTuple):
+    """No lane could be opened for an instance that was just admitted: it has not joined after all."""
+
+    instance: int
+
+
 class Tick(NamedTuple):
     """Everything that could be read has been read: dispatch, and act on time."""
 
@@ -35,7 +41,7 @@ class Drain(NamedTuple):
     """Take no new sessions and no new tasks; finish what is there."""
 
 
-Event = Received | Joined | LaneDown | Tick | Drain
+Event = Received | Joined | LaneDown | NoLane | Tick | Drain
 
 
 class Send(NamedTuple):

@@ -28,6 +28,7 @@ from .actions import (
     Event,
     Joined,
     LaneDown,
+    NoLane,
     Note,
     Received,
     Refuse,
@@ -105,6 +106,7 @@ class Scheduler:
             Received: self._on_received,
             Joined: self._on_joined,
             LaneDown: self._on_lane_down,
+            NoLane: self._on_no_lane,
             Tick: self._on_tick,
             Drain: self._on_drain,
         }
@@ -172,7 +174,13 @@ class Scheduler:
         elif not resume:
             self._drop_session(peer.instance)
             self.sessions[peer.instance] = Session(peer.instance)
-        word = "again" if resume else f"with {peer.slots} slots" if peer.role == "daemon" else ""
+        word = (
+            "again"
+            if resume
+            else f"with {peer.slots} slot{'s' if peer.slots != 1 else ''}"
+            if peer.role == "daemon"
+            else ""
+        )
         self._actions += [
             Note(logging.INFO, f"{peer.role} {peer.name} on {peer.host} joined {word}".rstrip()),
             Admit(peer.instance, peer.epoch, peer.role, resume),
@@ -193,12 +201,15 @@ class Scheduler:
             return f"a {known.role} already has this instance id"
         if request.role == "daemon" and request.slots < 0:
             return f"a daemon cannot have {request.slots} slots"
-        if self.draining and request.instance not in self.roster.peers:
+        if self.draining and request.role == "client" and request.instance not in self.roster.peers:
             return "the hub is shutting down"
         return None
 
     def _on_lane_down(self, event: LaneDown, now: float) -> None:
         self.roster.lane_down(event.instance, event.epoch, now)
+
+    def _on_no_lane(self, event: NoLane, now: float) -> None:
+        self._remove_peer(self.roster.peers[event.instance], dead=True)
 
     def _bury(self, peer: Peer, now: float) -> None:
         silent = now - peer.heard_at

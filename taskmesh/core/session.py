@@ -99,7 +99,9 @@ class Session(Generic[W]):
         self._numbers = 0
         self._bodies_sent: dict[bytes, int] = {}  # digest: how many specs refer to it
         self.filling: set[ClientSpec[W]] = set()
-        self.unsent: deque[m.LinkMessage] = deque()  # composed, but the caller may have been stopped before it sent them
+        self.unsent: deque[m.LinkMessage] = (
+            deque()
+        )  # composed, but the caller may have been stopped before it sent them
 
     # ---- specs ----------------------------------------------------------------------------------------------
 

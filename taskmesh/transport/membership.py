@@ -79,6 +79,7 @@ class Membership:
         self.touched = True  # something arrived, or changed, since the last `on_time`
         self.dropped_frames = 0
         self._attempt = 0
+        self._refused = False  # a refusal is final: whoever owns us says what follows from it
         self._control: Socket | None = None
         self._lane: Socket | None = None
         self._monitor: Socket | None = None
@@ -140,6 +141,7 @@ class Membership:
             if isinstance(message, m.Registered) and not self.registered:
                 self._welcome(message, now)
             elif isinstance(message, m.Refused):
+                self._refused = True
                 self._owner.on_refused(message.why)
             elif isinstance(message, m.HeartbeatReply) and self.registered:
                 self._answered_at = now
@@ -265,7 +267,7 @@ class Membership:
             self._waiting = False
             self._owner.on_lost()
         if not self.registered:
-            if not self._waiting:
+            if not self._waiting and not self._refused:
                 self._register(now)
         elif now - self._answered_at > SILENCE_S:
             self._owner.on_lost()
@@ -282,7 +284,7 @@ class Membership:
     def next_deadline(self) -> float:
         """When `on_time` or `pump` is due."""
         if not self.registered:
-            return self._asked_at + REPLY_TIMEOUT_S
+            return NEVER if self._refused else self._asked_at + REPLY_TIMEOUT_S
         deadline = self._asked_at + REPLY_TIMEOUT_S if self._waiting else self._heartbeat_at
         assert self.stream is not None
         link_deadline = self.stream.link.next_deadline()

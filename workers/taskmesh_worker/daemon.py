@@ -19,7 +19,7 @@ import msgpack
 
 from taskmesh import __version__
 from taskmesh.core import messages as m
-from taskmesh.errors import PeerProtocolError
+from taskmesh.errors import MeshStartError, PeerProtocolError
 from taskmesh.transport.local import LocalHub, LocalMembership
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import Membership
@@ -32,7 +32,7 @@ from .forking import NurseryProcess, RunnerPipe
 log = logging.getLogger("taskmesh.worker")
 
 DONE_BYTES = 128 * 1024
-LOST_AFTER_S = 5.0
+NURSERY_DEATHS, NURSERY_WINDOW_S = 3, 30.0
 NEVER = float("inf")
 
 
@@ -98,6 +98,7 @@ class Daemon:
         self.refused: str | None = None
         self.left = False
         self._lost_since: float | None = None
+        self._nursery_deaths: list[float] = []
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         register = m.Register(
             "daemon", secrets.randbits(64), 0, 0, 0, 0, config.name, self._host, os.getpid(), config.slots,
@@ -118,7 +119,13 @@ class Daemon:
         if not welcome.resume:
             self._act(p.Reset())
         self._lost_since = None
-        log.info("joined %s as %s with %d runners", self._config.control, self._config.name, self._config.slots)
+        log.info(
+            "joined %s as %s with %d runner%s",
+            self._config.control,
+            self._config.name,
+            self._config.slots,
+            "" if self._config.slots == 1 else "s",
+        )
 
     def on_message(self, message: m.LinkMessage) -> None:
         """Work, functions, cancellations, or goodbye."""
@@ -180,7 +187,21 @@ class Daemon:
         self._act(p.RunnerGone(number, claimed, msgpack.packb(report)))
 
     def _replace_nursery(self) -> None:
-        """A dead nursery means dead runners."""
+        """A dead nursery means dead runners.
+
+        Raises
+        ------
+        MeshStartError
+            It dies again and again: something is wrong here that another start does not mend.
+        """
+        now = self._loop.now()
+        self._nursery_deaths = [at for at in self._nursery_deaths if now - at < NURSERY_WINDOW_S] + [now]
+        if len(self._nursery_deaths) > NURSERY_DEATHS:
+            raise MeshStartError(
+                f"the nursery, which starts the runners on {self._host}, died {len(self._nursery_deaths)} times within "
+                f"{NURSERY_WINDOW_S:g} s; what it printed is above (often a module in the working directory that hides "
+                f"one of Python's own or cloudpickle)"
+            )
         log.error("the nursery died, and its runners with it; starting another")
         self._loop.forget(self._nursery.sock.fileno())
         self._nursery.close()
@@ -304,8 +325,6 @@ class Daemon:
     def drain(self) -> None:
         """Give back what has not started, finish the rest, then leave: `left` becomes true."""
         self._act(p.Drain())
-        if not self.membership.registered:
-            self.left = True
 
     def close(self) -> None:
         """End every runner at once, and let go of the hub."""
