@@ -80,12 +80,16 @@ class Future(concurrent.futures.Future[T]):
     # What the standard class keeps from its constructor on, made on first need.
 
     @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]  # the base class assigns it once
+    def _condition(self) -> threading.Condition:
         with _STATE:
             if self._cond is None:
                 self._cond = threading.Condition()
                 self._watched = True
             return self._cond
+
+    @_condition.setter
+    def _condition(self, value: threading.Condition) -> None:  # so that type checkers see an attribute, as it was
+        self._cond = value
 
     @property
     def _waiters(self) -> list[Any]:

@@ -70,7 +70,11 @@ class PrivateHub:
         self._life = -1
         self._ready = -1
         self._closed = False
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def control(self) -> str:
@@ -88,7 +92,7 @@ class PrivateHub:
         self._ready, ready_write = os.pipe()
         config = {
             "directory": self.directory, "workers": self._workers, "life": life_read, "ready": ready_write,
-            "parent": os.getpid(), "sys_path": [os.path.abspath(p) if p == "" else p for p in sys.path],
+            "parent": os.getpid(), "sys_path": [p or os.getcwd() for p in sys.path if isinstance(p, str)],
         }  # fmt: skip
         code = f"import sys; sys.path[:] = {config['sys_path']!r}; from taskmesh.cli.joined import main; main()"
         self._process = subprocess.Popen(

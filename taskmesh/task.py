@@ -70,6 +70,10 @@ class Task(Generic[P, R]):
     Made by `task`; `options` makes another one with other options.
     """
 
+    __name__: str  # these come from the function
+    __qualname__: str
+    __wrapped__: Callable[P, R]
+
     def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
         self.function = function
         self.task_options = options

@@ -88,13 +88,18 @@ _Cached = type(functools.cache(len))
 
 def _reduce_cached(cached: Any) -> str | tuple[Any, ...]:
     module = sys.modules.get(getattr(cached, "__module__", None) or "")
-    if module is not None and module.__name__ != "__main__":
+    if module is not None and not _goes_by_value(module.__name__):
         found: Any = module
         for part in cached.__qualname__.split("."):
             found = getattr(found, part, None)
         if found is cached:
             return str(cached.__qualname__)
     return _rebuild_cached, (cached.__wrapped__, cached.cache_parameters())
+
+
+def _goes_by_value(module: str) -> bool:
+    by_value = by_value_modules()
+    return module == "__main__" or any(module == name or module.startswith(f"{name}.") for name in by_value)
 
 
 def _rebuild_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:

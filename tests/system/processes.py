@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -24,6 +25,12 @@ def until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> 
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.01)
+
+
+def until_it_raises(values: Iterator[Any], into: list[Any]) -> None:
+    """Append values until there are no more, or an exception comes out."""
+    for value in values:
+        into.append(value)
 
 
 # ---- what is left ---------------------------------------------------------------------------------------------------
@@ -70,6 +77,13 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def holder(directory: Path, name: str) -> int:
+    """Process id of the runner that started `tasks.hold(directory, name)` last, when there is one."""
+    path = directory / f"{name}.started"
+    until(lambda: path.exists() and path.read_text().endswith("\n"), f"{name} has started")
+    return int(path.read_text().split()[-1])
 
 
 # ---- scripts --------------------------------------------------------------------------------------------------------

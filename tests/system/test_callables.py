@@ -29,7 +29,7 @@ def named(x: int) -> int:
 
 def test_a_task_still_runs_here() -> None:
     assert tripled(5) == 15
-    assert tripled.__name__ == "tripled"
+    assert tripled.__name__ == tripled.__qualname__ == "tripled"
     assert tripled.__doc__ == "Three times `x`."
     assert str(inspect.signature(tripled)) == "(x: 'int') -> 'int'"
     assert isinstance(tripled, Task)

@@ -15,7 +15,7 @@ import pytest
 
 from taskmesh import InitializerFailed, Mesh, WorkerLost
 
-from .processes import kill, until
+from .processes import holder, kill, until, until_it_raises
 from .tasks import double, hold, note, pid, sleep
 
 
@@ -60,10 +60,9 @@ def test_only_the_item_that_kills_is_blamed_in_a_map(own: Mesh) -> None:
             os._exit(9)
         return n
 
-    got = []
+    got: list[Any] = []
     with pytest.raises(WorkerLost, match="code 9"):
-        for value in own.map(some, range(100)):
-            got.append(value)
+        until_it_raises(own.map(some, range(100)), got)
     assert got == list(range(50))
     assert list(own.map(double, range(100))) == [2 * n for n in range(100)]
 
@@ -84,8 +83,7 @@ def test_a_killed_runner_runs_its_task_again(tmp_path: Path) -> None:
         future = mesh.submit(hold, str(tmp_path), "held")
         future.add_done_callback(called.append)
         others = [mesh.submit(double, n) for n in range(20)]
-        until((tmp_path / "held.started").exists, "it runs")
-        kill(int((tmp_path / "held.started").read_text()))
+        kill(holder(tmp_path, "held"))
         until(lambda: (tmp_path / "held.started").read_text().count("\n") == 2, "it runs again")
         (tmp_path / "held.go").touch()
         assert future.result(10) == "held"
@@ -148,8 +146,7 @@ def test_a_task_that_kills_the_parent_of_all_runners(own: Mesh, tmp_path: Path) 
 def test_a_stopped_runner_holds_up_nothing_but_its_task(tmp_path: Path) -> None:
     with Mesh(workers=2) as mesh:
         held = mesh.submit(hold, str(tmp_path), "held")
-        until((tmp_path / "held.started").exists, "it runs")
-        runner = int((tmp_path / "held.started").read_text())
+        runner = holder(tmp_path, "held")
         os.kill(runner, signal.SIGSTOP)
         try:
             assert list(mesh.map(double, range(2000))) == [2 * n for n in range(2000)]
@@ -211,7 +208,7 @@ def test_a_failing_initializer_fails_the_tasks() -> None:
 
     for initializer in (broken, leaves):
         with Mesh(workers=1, initializer=initializer) as mesh:
-            with pytest.raises(InitializerFailed, match="no licence|SystemExit"):
+            with pytest.raises(InitializerFailed, match=r"no licence|SystemExit"):
                 mesh.submit(double, 1).result(10)
             with pytest.raises(InitializerFailed):
                 list(mesh.map(double, [1]))

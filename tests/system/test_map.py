@@ -14,7 +14,7 @@ import pytest
 
 from taskmesh import Mesh, PayloadError
 
-from .processes import until
+from .processes import until, until_it_raises
 from .tasks import BreaksWhenLoaded, BreaksWhenPickled, add, double, note, sleep
 
 
@@ -82,20 +82,18 @@ def test_an_exception_comes_in_its_place(mesh: Mesh) -> None:
             raise KeyError(n)
         return n
 
-    got = []
+    got: list[Any] = []
     results = mesh.map(some, range(1000))
     with pytest.raises(KeyError, match="300"):
-        for value in results:
-            got.append(value)
+        until_it_raises(results, got)
     assert got == list(range(300))
     assert list(results) == []
 
 
 def test_a_result_that_cannot_be_pickled_comes_in_its_place(mesh: Mesh) -> None:
-    got = []
+    got: list[Any] = []
     with pytest.raises(PayloadError):
-        for value in mesh.map(lambda n: BreaksWhenPickled() if n == 30 else n, range(100)):
-            got.append(value)
+        until_it_raises(mesh.map(lambda n: BreaksWhenPickled() if n == 30 else n, range(100)), got)
     assert got == list(range(30))
 
 
@@ -105,10 +103,9 @@ def test_stop_iteration_in_a_task_does_not_end_the_map_silently(mesh: Mesh) -> N
             raise StopIteration
         return n
 
-    got = []
+    got: list[Any] = []
     with pytest.raises(RuntimeError, match="StopIteration"):
-        for value in mesh.map(some, range(10)):
-            got.append(value)
+        until_it_raises(mesh.map(some, range(10)), got)
     assert got == list(range(5))
 
 

@@ -43,8 +43,8 @@ def test_the_functions_of_concurrent_futures_take_our_futures(mesh: Mesh) -> Non
     assert sorted(f.result() for f in concurrent.futures.as_completed(futures, 10)) == [2 * n for n in range(50)]
     slow = mesh.submit(sleep, 0.3)
     quick = mesh.submit(double, 1)
-    first = concurrent.futures.wait([slow, quick], 10, concurrent.futures.FIRST_COMPLETED)
-    assert quick in first.done
+    both: list[Future[Any]] = [slow, quick]
+    assert quick in concurrent.futures.wait(both, 10, concurrent.futures.FIRST_COMPLETED).done
     assert slow.result(10) == 0.3
 
 
@@ -327,7 +327,8 @@ def test_lambdas_and_objects_of_local_classes_come_back(mesh: Mesh) -> None:
 
 
 def test_results_of_every_size_and_kind(mesh: Mesh) -> None:
-    for value in (None, True, 1, 1.5, "é", b"\x00", (1, [2, {3}]), float("inf"), 10**100, "x" * 300_000, {}):
+    values: list[Any] = [None, True, 1.5, "é", b"\x00", (1, [2, {3}]), float("inf"), 10**100, "x" * 300_000, {}]
+    for value in values:
         assert mesh.submit(_same, value).result(10) == value
     nested: list[Any] = []
     nested.append(nested)

@@ -271,6 +271,18 @@ def test_what_waits_is_revoked_without_asking_a_runner(one: PlanWorld) -> None:
     one.nothing_else()
 
 
+def test_revokes_that_overlap_return_each_task_once(one: PlanWorld) -> None:
+    start = handed_five(one)
+    one.happens(p.FromHub(m.Revoke(1, 0, 4)))
+    one.expect(p.Lower(1, start))
+    one.happens(p.FromHub(m.Revoke(1, 2, 5)))
+    one.tick(p.CLAIM_SETTLE_S)
+    one.expect(p.Peek(1))
+    one.happens(p.Claimed(1, start + 1))
+    one.expect_report(m.GiveBack(1, [(1, 5)], [(0, 1)]))
+    assert one.plan.runners[1].tasks() == 1
+
+
 def test_a_revoke_of_a_finished_lease_keeps_everything(one: PlanWorld) -> None:
     one.happens(p.FromHub(m.Revoke(5, 2, 4)))
     one.expect_report(m.GiveBack(5, [], [(2, 4)]))
@@ -290,7 +302,7 @@ def test_a_tail_behind_a_long_task_goes_to_a_runner_that_idles() -> None:
     world.happens(p.RunnerReady(2))
     world.tick(p.RECALL_AFTER_S / 2)
     world.nothing_else()
-    world.tick(p.RECALL_AFTER_S / 2)
+    world.tick(p.RECALL_AFTER_S)
     world.expect(p.Lower(1, start))
     world.tick(p.CLAIM_SETTLE_S)
     world.expect(p.Peek(1))

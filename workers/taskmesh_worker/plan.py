@@ -20,7 +20,7 @@ from typing import Any
 
 from taskmesh.core import messages as m
 from taskmesh.core.credit import Pace
-from taskmesh.core.ranges import Ranges, overlap
+from taskmesh.core.ranges import Ranges, add, overlap
 from taskmesh.errors import LocalProtocolError, PeerProtocolError
 from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
 
@@ -155,7 +155,7 @@ class Plan:
         if work is None:
             self._report(m.GiveBack(revoke.fence, [], [(revoke.lo, revoke.hi)]))
             return
-        self._revokes.setdefault(revoke.fence, []).append((revoke.lo, revoke.hi))
+        self._revokes[revoke.fence] = add(self._revokes.get(revoke.fence, []), revoke.lo, revoke.hi)
         for runner in self.runners.values():
             if any(h.piece.work is work and overlap([(h.lo, h.hi)], revoke.lo, revoke.hi) for h in runner.handed):
                 self._recall(runner, now)

@@ -95,7 +95,7 @@ class Runner:
         return self.phase is Phase.READY and (len(handed) > 1 or (bool(handed) and handed[0].hi - handed[0].lo > 1))
 
     def has_room(self, pace: Pace) -> bool:
-        """One task ahead, so that it does not wait between two; more only of very short ones."""
+        """One task ahead, so that it does not wait between two; more only of very short ones, and no more than are known to be so."""
         handed = self.handed
         if not handed:
             return True
@@ -103,4 +103,4 @@ class Runner:
             return False
         if len(handed) == 1 and handed[0].hi - handed[0].lo == 1:
             return True
-        return pace.peak_s < PIPELINE_BELOW_S and self.load_s() < DOSE_S
+        return pace.peak_s < PIPELINE_BELOW_S and self.load_s() < DOSE_S and self.tasks() < pace.finished

@@ -1,0 +1,70 @@
+"""Ranges against sets: whatever is done to a list of ranges, the set of its offsets says what should come out."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from taskmesh.core.ranges import Ranges, add, count, covers, overlap, subtract
+
+BOUND = st.integers(0, 30)
+
+
+def offsets(ranges: Ranges) -> set[int]:
+    return {offset for lo, hi in ranges for offset in range(lo, hi)}
+
+
+class RangesAgainstSets(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranges: Ranges = []
+        self.model: set[int] = set()
+
+    @rule(lo=BOUND, hi=BOUND)
+    def adds(self, lo: int, hi: int) -> None:
+        before = list(self.ranges)
+        after = add(self.ranges, lo, hi)
+        assert self.ranges == before, "the old list is left alone"
+        self.ranges = after
+        self.model |= set(range(lo, hi))
+
+    @rule(lo=BOUND, hi=BOUND)
+    def subtracts(self, lo: int, hi: int) -> None:
+        if lo < hi:
+            before = list(self.ranges)
+            after = subtract(self.ranges, lo, hi)
+            assert self.ranges == before, "the old list is left alone"
+            self.ranges = after
+            self.model -= set(range(lo, hi))
+
+    @rule(lo=BOUND, hi=BOUND)
+    def overlaps(self, lo: int, hi: int) -> None:
+        if lo >= hi:
+            return
+        found = overlap(self.ranges, lo, hi)
+        assert offsets(found) == self.model & set(range(lo, hi))
+        assert all(a < b for a, b in found)
+
+    @invariant()
+    def they_are_sorted_disjoint_and_full(self) -> None:
+        assert offsets(self.ranges) == self.model
+        assert count(self.ranges) == len(self.model)
+        assert all(lo < hi for lo, hi in self.ranges)
+        assert all(a[1] <= b[0] for a, b in zip(self.ranges, self.ranges[1:], strict=False))
+
+    @rule(offset=BOUND)
+    def covers_what_is_in_them(self, offset: int) -> None:
+        assert covers(self.ranges, offset) == (offset in self.model)
+
+
+TestRangesAgainstSets = RangesAgainstSets.TestCase
+TestRangesAgainstSets.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+@given(st.lists(st.tuples(BOUND, BOUND)))
+def test_added_neighbours_are_merged(pairs: list[tuple[int, int]]) -> None:
+    ranges: Ranges = []
+    for lo, hi in pairs:
+        ranges = add(ranges, lo, hi)
+    assert all(a[1] < b[0] for a, b in zip(ranges, ranges[1:], strict=False))

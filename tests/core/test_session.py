@@ -1,0 +1,186 @@
+"""What the client's side books, one sentence each."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmesh.core import messages as m
+from taskmesh.core.session import ClientSpec, Session
+from taskmesh.errors import LocalProtocolError
+
+D = b"0123456789abcdef"
+
+
+@pytest.fixture
+def session() -> Session[str]:
+    return Session()
+
+
+def define(session: Session[str], digest: bytes = D) -> ClientSpec[str]:
+    spec, _ = session.define("f", b"body", digest, None, 0)
+    return spec
+
+
+def sealed(session: Session[str], spec: ClientSpec[str], *waiters: str) -> m.Submit:
+    """Calls are gathered and sent."""
+    for waiter in waiters:
+        session.open_chunk(spec).calls.append((waiter.encode(), waiter))
+    submit = session.seal(spec)
+    assert submit is not None
+    session.sealed(spec)
+    session.check()
+    return submit
+
+
+def ok(first: int, lo: int, hi: int, spec: int = 1) -> m.Outcome:
+    return m.Outcome(spec, first, lo, hi, m.Form.LIST, b"")
+
+
+def test_a_function_is_introduced_with_its_body_once(session: Session[str]) -> None:
+    _, messages = session.define("f", b"body", D, (b"i" * 16, b"init"), 3)
+    assert messages == [m.Spec(1, "f", D, b"i" * 16, 3), m.Body(D, b"body"), m.Body(b"i" * 16, b"init")]
+    _, messages = session.define("g", b"body", D, None, 0)
+    assert messages == [m.Spec(2, "g", D, b"", 0)]
+
+
+def test_a_body_is_sent_again_after_its_last_function_was_retired(session: Session[str]) -> None:
+    spec = define(session)
+    assert session.retire(spec) == [m.Retire(1)]
+    _, messages = session.define("f", b"body", D, None, 0)
+    assert m.Body(D, b"body") in messages
+
+
+def test_calls_are_numbered_in_order_over_chunks(session: Session[str]) -> None:
+    spec = define(session)
+    first, second = sealed(session, spec, "a", "bc"), sealed(session, spec, "d")
+    assert (first.chunk.first, first.chunk.count, first.chunk.payload) == (0, 2, b"abc")
+    assert (second.chunk.first, second.chunk.count) == (2, 1)
+    assert session.add_items(spec, [b"xyz"], [3], 1, object()).chunk.first == 3
+    assert session.unsettled == 6
+
+
+def test_an_empty_chunk_is_not_sent(session: Session[str]) -> None:
+    spec = define(session)
+    assert session.seal(spec) is None
+    session.open_chunk(spec)
+    assert session.seal(spec) is None
+    session.check()
+
+
+def test_an_outcome_is_delivered_to_whom_it_is_new(session: Session[str]) -> None:
+    spec = define(session)
+    sealed(session, spec, "a", "b", "c")
+    first = session.outcome(ok(0, 1, 2))
+    assert first is not None
+    assert first.fresh == [(1, 2)]
+    second = session.outcome(ok(0, 0, 3))
+    assert second is not None
+    assert second.fresh == [(0, 1), (2, 3)]
+    assert second.chunk.waiters == ["a", "b", "c"]
+    assert session.outcome(ok(0, 0, 3)) is None
+    assert session.unsettled == 0
+
+
+@pytest.mark.parametrize("outcome", [ok(0, 0, 1, spec=9), ok(7, 0, 1), ok(0, 0, 4), ok(0, 3, 4)])
+def test_an_outcome_of_what_nobody_knows_is_dropped(session: Session[str], outcome: m.Outcome) -> None:
+    sealed(session, define(session), "a", "b", "c")
+    assert session.outcome(outcome) is None
+    assert session.unsettled == 3
+
+
+def test_what_was_cancelled_has_ended_and_what_was_kept_has_not(session: Session[str]) -> None:
+    sealed(session, define(session), "a", "b", "c")
+    word = session.cancelled(m.Cancelled(1, 0, [(0, 2), (1, 2), (0, 2)], [(2, 3)]))
+    assert word is not None
+    assert word.cancelled == [(0, 2)]
+    assert session.unsettled == 1
+
+
+def test_a_chunk_that_is_cancelled_twice_over_in_one_message_ends_once(session: Session[str]) -> None:
+    sealed(session, define(session), "a")
+    word = session.cancelled(m.Cancelled(1, 0, [(0, 1), (0, 1)], []))
+    assert word is not None
+    assert word.cancelled == [(0, 1)]
+    session.check()
+
+
+def test_a_function_is_retired_when_its_last_task_has_ended(session: Session[str]) -> None:
+    spec = define(session)
+    sealed(session, spec, "a")
+    assert session.retire(spec) == []
+    session.outcome(ok(0, 0, 1))
+    assert session.retire(spec) == [m.Retire(1)]
+    assert session.retire(spec) == []
+
+
+def test_a_seal_that_was_interrupted_is_repeated_without_a_change(session: Session[str]) -> None:
+    spec = define(session)
+    session.open_chunk(spec).calls.append((b"a", "a"))
+    first = session.seal(spec)
+    again = session.seal(spec)
+    assert first is not None
+    assert again is not None
+    assert (first.chunk.first, first.chunk.payload) == (again.chunk.first, again.chunk.payload)
+    session.sealed(spec)
+    assert session.unsettled == 1
+
+
+def test_an_outcome_shows_that_an_interrupted_seal_had_been_sent(session: Session[str]) -> None:
+    """Else the chunk would be sent again although it has ended, and nobody would ever settle it."""
+    spec = define(session)
+    session.open_chunk(spec).calls.append((b"a", "a"))
+    session.seal(spec)
+    assert session.outcome(ok(0, 0, 1)) is not None
+    assert session.seal(spec) is None
+    assert session.unsettled == 0
+    assert session.open_chunk(spec).first == 1
+
+
+def test_a_hub_that_forgot_is_offered_everything_that_has_not_ended(session: Session[str]) -> None:
+    spec = define(session)
+    gone, half = sealed(session, spec, "a"), sealed(session, spec, "b", "c", "d")
+    session.outcome(ok(0, 0, 1))
+    session.outcome(ok(1, 1, 2))
+    assert session.offer_again() == [
+        m.Spec(1, "f", D, b"", 0), m.Body(D, b"body"), half, m.Cancel(1, 1, 1, 2),
+    ]  # fmt: skip
+    assert gone.chunk.first == 0
+
+
+def test_books_that_contradict_each_other_are_our_fault(session: Session[str]) -> None:
+    spec = define(session)
+    sealed(session, spec, "a")
+    spec.next = 0
+    with pytest.raises(LocalProtocolError):
+        session.check()
+
+
+RANGE = st.tuples(st.integers(0, 4), st.integers(1, 4)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+@given(
+    st.lists(
+        st.builds(m.Outcome, st.integers(0, 2), st.integers(0, 4), st.integers(0, 4), st.integers(1, 6),
+                  st.sampled_from(m.Form), st.just(b""))
+        | st.builds(m.Cancelled, st.integers(0, 2), st.integers(0, 4), st.lists(RANGE), st.lists(RANGE))
+    )
+)  # fmt: skip
+def test_no_order_of_the_hubs_words_upsets_the_books(words: list[m.Outcome | m.Cancelled]) -> None:
+    session: Session[str] = Session()
+    spec = define(session)
+    sealed(session, spec, "a", "b", "c")
+    sealed(session, spec, "d")
+    ended: list[tuple[int, int]] = []
+    for word in words:
+        if isinstance(word, m.Outcome):
+            delivery = session.outcome(word)
+            fresh = delivery.fresh if delivery is not None else []
+        else:
+            cancel = session.cancelled(word)
+            fresh = cancel.cancelled if cancel is not None else []
+        ended += [(word.first, offset) for lo, hi in fresh for offset in range(lo, hi)]
+        session.check()
+    assert len(ended) == len(set(ended)), "every task ends once"
+    assert session.unsettled == 4 - len(ended)

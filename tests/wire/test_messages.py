@@ -1,0 +1,182 @@
+"""Messages survive the trip, and nonsense is refused as nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmesh.core import messages as m
+from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.errors import LocalProtocolError, PeerProtocolError
+from taskmesh.wire.messages import KINDS, Message, decode, encode
+from taskmesh.wire.stream import pack_control, unpack_control
+
+numbers = st.integers(0, 2**63 - 1)
+ids = st.integers(0, 2**64 - 1)
+small = st.integers(0, 1000)
+digests = st.binary(min_size=16, max_size=16)
+texts = st.text(max_size=20)
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> tuple[int, int]:
+    lo = draw(small)
+    return lo, lo + draw(st.integers(1, 1000))
+
+
+@st.composite
+def chunks(draw: st.DrawFn) -> Chunk:
+    leaves = draw(st.lists(st.binary(max_size=20), min_size=1, max_size=10))
+    items = draw(st.lists(st.integers(1, 300), min_size=len(leaves), max_size=len(leaves)) | st.just([]))
+    count = sum(items) if items else len(leaves)
+    sizes = pack_sizes([len(leaf) for leaf in leaves])
+    return Chunk(draw(numbers), 0, count, sizes, pack_sizes(items), draw(st.integers(1, 9)), b"".join(leaves))
+
+
+@st.composite
+def outcomes(draw: st.DrawFn) -> m.Outcome:
+    lo, hi = draw(ranges())
+    form = draw(st.sampled_from(list(m.Form)))
+    return m.Outcome(draw(small), draw(numbers), lo, lo + 1 if form >= m.Form.ERROR else hi, form, draw(st.binary()))
+
+
+@st.composite
+def dispatches(draw: st.DrawFn) -> m.Dispatch:
+    chunk = draw(chunks())
+    lo = draw(st.integers(0, chunk.count - 1))
+    hi = draw(st.integers(lo + 1, chunk.count))
+    return m.Dispatch(
+        draw(numbers), draw(ids), 1, draw(texts), draw(digests), b"", 1, draw(st.booleans()), lo, hi, chunk
+    )
+
+
+def spread(kind: Callable[..., Message]) -> Callable[..., Message]:
+    return lambda fields: kind(*fields)
+
+
+MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
+    m.Spec: st.builds(m.Spec, small, texts, digests, st.just(b""), st.integers(-1000, 1000)),
+    m.Body: st.builds(m.Body, digests, st.binary()),
+    m.Submit: st.builds(m.Submit, small, chunks()),
+    m.Cancel: st.builds(lambda s, f, r: m.Cancel(s, f, *r), small, numbers, ranges()),
+    m.Retire: st.builds(m.Retire, small),
+    m.Close: st.builds(m.Close),
+    m.Results: st.builds(m.Results, st.lists(outcomes(), max_size=5)),
+    m.Cancelled: st.builds(m.Cancelled, small, numbers, st.lists(ranges()), st.lists(ranges())),
+    m.Goodbye: st.builds(m.Goodbye, texts),
+    m.Dispatch: dispatches(),
+    m.Revoke: st.builds(lambda f, r: m.Revoke(f, *r), numbers, ranges()),
+    m.Forget: st.builds(m.Forget, ids),
+    m.Done: st.builds(m.Done, st.lists(st.builds(m.Finished, numbers, ids, st.floats(0, 1e6), outcomes()), max_size=5)),
+    m.Strike: st.builds(lambda f, r, b: m.Strike(f, r[0], r[1], b), numbers, ranges(), st.binary()),
+    m.GiveBack: st.builds(m.GiveBack, numbers, st.lists(ranges()), st.lists(ranges())),
+    m.NeedBody: st.builds(m.NeedBody, digests),
+    m.Slots: st.builds(m.Slots, small),
+    m.Leaving: st.builds(m.Leaving),
+    m.Register: st.builds(m.Register, texts, ids, small, ids, small, numbers, texts, texts, small, small, texts, texts),
+    m.Registered: st.builds(m.Registered, ids, small, st.booleans(), numbers, texts, texts, texts),
+    m.Refused: st.builds(m.Refused, texts),
+    m.Heartbeat: st.builds(m.Heartbeat, ids, ids, small, numbers),
+    m.HeartbeatReply: st.builds(m.HeartbeatReply, st.booleans(), numbers),
+    m.StatusRequest: st.builds(m.StatusRequest),
+    m.StatusReply: st.builds(m.StatusReply, st.binary()),
+}
+
+
+def plain(value: object) -> object:
+    """Comparable: a chunk by its fields, messages as tuples."""
+    if isinstance(value, Chunk):
+        return tuple(getattr(value, name) for name in ("first", "base", "count", "sizes", "items", "grain", "payload"))
+    if isinstance(value, tuple | list):
+        return tuple(plain(part) for part in value)
+    return value
+
+
+def test_every_kind_is_tried_here() -> None:
+    assert set(MESSAGES) == set(KINDS.values())
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+def test_a_message_survives_the_trip(kind: type[Message]) -> None:
+    @given(MESSAGES[kind])
+    def trip(message: Message) -> None:
+        arrived = decode(encode(message))
+        assert type(arrived) is kind
+        assert plain(arrived) == plain(message)
+
+    trip()
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(PeerProtocolError):
+        decode(data + b"\xc1")  # a byte that msgpack never uses
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.binary(max_size=9) | texts,
+    lambda inner: st.lists(inner, max_size=13) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=30,
+)
+
+
+@given(st.sampled_from(sorted(KINDS)), st.lists(JSON, max_size=13))
+def test_any_fields_are_a_message_or_refused(kind: int, fields: list[object]) -> None:
+    try:
+        message = decode(msgpack.packb([kind, *fields]))
+    except PeerProtocolError:
+        return
+    assert isinstance(message, KINDS[kind])
+
+
+@given(st.sampled_from(list(MESSAGES)).flatmap(lambda kind: MESSAGES[kind]), st.data())
+def test_a_truncated_message_is_refused(message: Message, data: st.DataObject) -> None:
+    whole = encode(message)
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    with pytest.raises(PeerProtocolError):
+        decode(whole[:cut])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        msgpack.packb([]),
+        msgpack.packb([99]),
+        msgpack.packb(7),
+        msgpack.packb({"kind": 3}),
+        msgpack.packb([[], 1]),
+        b"\xdd\xff\xff\xff\xff",  # an array of 4 billion
+        b"\x91" * 2000,  # nested too deeply
+        msgpack.packb([4, 1, 0, 5, 5]),  # an empty range
+        msgpack.packb([4, 1, 0, -1, 5]),
+        msgpack.packb([3, 1, [0, 0, 2, b"\x01\0\0\0", b"", 1, b"x"]]),  # says two tasks, holds one
+        msgpack.packb([3, 1, [0, 0, 1, b"\x02\0\0\0", b"", 1, b"x"]]),  # the leaf is shorter than its size
+        msgpack.packb([3, 1, [0, 0, 0, b"\x01\0\0\0", b"\0\0\0\0", 1, b"x"]]),  # a leaf of no items
+        msgpack.packb([3, 1, [0, 0, 1, b"\x01\0\0", b"", 1, b"x"]]),  # three quarters of a size
+        msgpack.packb([3, 1, [0, 1, 1, b"\x01\0\0\0", b"", 1, b"x"]]),  # does not start at offset 0
+        msgpack.packb([3, 1, [0, 0, 1, b"\x01\0\0\0", b"", 0, b"x"]]),  # grain 0
+        msgpack.packb([10, [[1, 0, 0, 2, 3, b""]]]),  # an error of two tasks
+        msgpack.packb([10, [[1, 0, 0, 2, 9, b""]]]),  # an unknown form
+    ],
+    ids=repr,
+)
+def test_nonsense_is_refused(body: bytes) -> None:
+    with pytest.raises(PeerProtocolError):
+        decode(body)
+
+
+def test_what_is_no_message_cannot_be_sent() -> None:
+    with pytest.raises(LocalProtocolError, match="object"):
+        encode(m.Body(b"", object()))  # type: ignore[arg-type]
+
+
+def test_control_refuses_other_versions_and_link_messages() -> None:
+    assert unpack_control(pack_control(m.StatusRequest())) == m.StatusRequest()
+    for frame in (b"", b"\x63" + encode(m.StatusRequest()), b"\x01" + encode(m.Close())):
+        with pytest.raises(PeerProtocolError):
+            unpack_control(frame)

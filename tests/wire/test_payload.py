@@ -1,0 +1,112 @@
+"""Pickles: what travels how, and errors that travel whatever they are."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+
+import pytest
+
+from taskmesh.errors import ModuleMissing, PayloadError, RemoteError
+from taskmesh.wire.payload import (
+    digest_of,
+    dump,
+    dump_body,
+    dump_call,
+    dump_each,
+    dump_error,
+    load_each,
+    load_error,
+    loads,
+    unpickling_error,
+)
+
+
+class TakesTwo(Exception):
+    """Pickles, and does not unpickle: its arguments are not what `__init__` takes."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class HoldsALock(Exception):
+    def __init__(self) -> None:
+        super().__init__("locked")
+        self.lock = threading.Lock()
+
+
+def caught(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as same:
+        return same
+
+
+def test_calls_travel_with_and_without_keywords() -> None:
+    assert loads(dump_call((1, "a"), {}, "f")) == (1, "a")
+    assert loads(dump_call((1,), {"fn": 2}, "f")) == [(1,), {"fn": 2}]
+
+
+def test_an_argument_that_cannot_travel_is_named_with_its_function() -> None:
+    with pytest.raises(PayloadError, match=r"arguments of crunch.*lock"):
+        dump_call((threading.Lock(),), {}, "crunch")
+    lock = threading.Lock()
+    with pytest.raises(PayloadError, match=r"cannot pickle crunch.*lock"):
+        dump_body(lambda: lock, "crunch")
+
+
+def test_lambdas_travel_by_value_and_importable_functions_by_name() -> None:
+    by_name = dump_body(traceback.format_exc, "format_exc")
+    by_value = dump_body(lambda x: x + 1, "add")
+    assert len(by_name) < 100 < len(by_value)
+    assert loads(by_value)(2) == 3
+    assert digest_of(by_name) != digest_of(by_value)
+    assert len(digest_of(by_name)) == 16
+
+
+def test_pickles_in_one_blob_come_out_as_they_went_in() -> None:
+    values = [1, "two", None, [3] * 1000]
+    assert [loads(part) for part in load_each(dump_each([dump(value) for value in values]))] == values
+    assert load_each(dump_each([])) == []
+
+
+def test_an_error_keeps_its_type_and_brings_its_traceback() -> None:
+    error = load_error(dump_error(caught(KeyError("k"))))
+    assert type(error) is KeyError
+    assert error.args == ("k",)
+    printed = "".join(traceback.format_exception(error))
+    assert "in caught" in printed
+    assert "raise error" in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(TakesTwo(1, 2), "1 and 2"), (HoldsALock(), "locked")],
+    ids=["does not unpickle", "does not pickle"],
+)
+def test_an_error_that_cannot_travel_arrives_as_remote_error(error: Exception, message: str) -> None:
+    arrived = load_error(dump_error(caught(error)))
+    assert isinstance(arrived, RemoteError)
+    assert arrived.type_name.endswith(type(error).__name__)
+    assert arrived.message == message
+    assert "in caught" in arrived.remote_traceback
+    again = loads(dump(arrived))
+    assert (again.type_name, again.message) == (arrived.type_name, arrived.message)
+
+
+def test_an_error_without_words_still_arrives() -> None:
+    arrived = load_error(dump_error(caught(Unprintable())))
+    assert "no words" in str(arrived.__cause__) or "Unprintable" in str(arrived.__cause__)
+
+
+def test_a_missing_module_is_named_with_host_and_remedy() -> None:
+    error = unpickling_error(ModuleNotFoundError("no", name="pkg.mod"), "the function f", "node7")
+    assert isinstance(error, ModuleMissing)
+    assert isinstance(error, ModuleNotFoundError)
+    for word in ("node7", "'pkg.mod'", "the function f", "Install", "register_pickle_by_value(pkg)"):
+        assert word in str(error)
