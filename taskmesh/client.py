@@ -82,6 +82,10 @@ class Place:
         """Send what is still being gathered of this function."""
         self._client.flush(self.spec)
 
+    def before_waiting(self) -> None:
+        """Send what is still being gathered of this function, or raise if nothing could ever come."""
+        self._client.before_waiting(self.spec)
+
     def cancel(self, future: Future[Any]) -> bool:
         """Cancel one task if it certainly has not started."""
         return self._client.cancel(self.spec, future)
@@ -124,6 +128,7 @@ class Client:
         self._gone = threading.Event()  # the hub said goodbye to our Close
         self._settled = threading.Event()
         self._closing = False
+        self._abandoned = False
         self._answers: dict[tuple[int, int], threading.Event] = {}
         self._retired: deque[Spec] = deque()
         register = m.Register(
@@ -220,6 +225,25 @@ class Client:
         if spec.open is not None:
             with self.lock:
                 self._seal(spec)
+
+    def before_waiting(self, spec: Spec) -> None:
+        """Somebody is going to wait for a task of `spec`.
+
+        Raises
+        ------
+        MeshClosed
+            In a fork, where nothing ever arrives.
+        RuntimeError
+            In a callback, which would wait for its own thread.
+        """
+        if self._abandoned:
+            raise MeshClosed("this mesh belongs to the process that forked this one; its results arrive there")
+        if self.in_receive_thread():
+            raise RuntimeError(
+                "a callback cannot wait for tasks of its own mesh, because its thread is the one that would bring the "
+                "result: add a callback to that future, or wait in another thread"
+            )
+        self.flush(spec)
 
     def flush_all(self) -> None:
         """Send everything that is still being gathered."""
@@ -501,6 +525,7 @@ class Client:
 
     def abandon(self) -> None:
         """In a fork: forget everything without a word, for the parent still uses it."""
+        self._abandoned = True
         self.error = MeshClosed("this mesh belongs to the process that forked this one")
         self.lock = threading.RLock()  # the parent's may have been held by a thread that this process does not have
         self._close_wakes()

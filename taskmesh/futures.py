@@ -50,7 +50,10 @@ class Place(Protocol):
         """What the spec's tasks are called."""
 
     def flush(self) -> None:
-        """Somebody waits: send what is still being gathered."""
+        """Send what is still being gathered."""
+
+    def before_waiting(self) -> None:
+        """Somebody is going to wait: send what is still being gathered, or raise if nothing could ever come."""
 
     def cancel(self, future: Future[Any]) -> bool:
         """Cancel the task of `future` if it certainly has not started."""
@@ -168,6 +171,8 @@ class Future(concurrent.futures.Future[T]):
             It was cancelled.
         TaskError
             It could not be run: see `taskmesh.errors`.
+        RuntimeError
+            Called in a callback: the thread that runs it would have to bring the result.
         """
         if self._state != FINISHED:
             self._sleep(timeout)
@@ -196,7 +201,10 @@ class Future(concurrent.futures.Future[T]):
             It was cancelled.
         """
         if self._state == PENDING:
-            self._place.flush()
+            if timeout is None or timeout > 0:
+                self._place.before_waiting()
+            else:
+                self._place.flush()
             lock = threading.Lock()
             lock.acquire()
             with _STATE:

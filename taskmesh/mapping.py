@@ -250,6 +250,7 @@ class MapRun:
             It did not come in time.
         """
         chunk = self._chunks[0]
+        self._client.before_waiting(self._place.spec)
         with self._changed:
             while chunk.given not in chunk.parts:
                 if self._error is not None:

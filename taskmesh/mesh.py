@@ -22,6 +22,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
+from .callables import ByObject, pack_initializer, unwrap
 from .client import Client, Place
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
@@ -95,7 +96,7 @@ class Mesh(concurrent.futures.Executor):
         self._closed = False
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {type(initializer).__name__}")
-        self._init = _pack_initializer(initializer, initargs)
+        self._init = pack_initializer(initializer, initargs)
         if address is None:
             self._start_private(workers, connect_timeout)
         elif workers is not None:
@@ -166,7 +167,7 @@ class Mesh(concurrent.futures.Executor):
         """
         known = self._places.get(id(fn))
         if known is None or known[0]() is not fn:
-            function, args, kwargs = _unwrap(fn, args, kwargs)  # type: ignore[assignment]
+            function, args, kwargs = unwrap(fn, args, kwargs)  # type: ignore[assignment]
             place = self._place(function, fn)
         else:
             place = known[1]
@@ -251,7 +252,7 @@ class Mesh(concurrent.futures.Executor):
         options = function.task_options if isinstance(function, Task) else TaskOptions()
         shown = function if isinstance(function, Task) else fn
         name = task_name(getattr(shown, "func", shown), options)
-        body = dump_body(call_object if isinstance(function, _ByObject) else function, name)
+        body = dump_body(call_object if isinstance(function, ByObject) else function, name)
         assert self._client is not None
         return self._client.define(name, body, digest_of(body), self._init, options.priority)
 
@@ -268,6 +269,8 @@ class Mesh(concurrent.futures.Executor):
             Cancel what has not started.
         """
         client = self._client
+        if wait and client is not None and client.in_receive_thread():
+            raise RuntimeError("a callback cannot wait for the end of its own mesh; use shutdown(wait=False)")
         with self._shutdown_lock:
             if self._closed or client is None:
                 return
@@ -396,35 +399,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-# ---- callables ------------------------------------------------------------------------------------------------------
-
-
-class _ByObject:
-    """Stands for a type whose objects are called: its spec is `call_object`."""
-
-    def __init__(self, cls: type) -> None:
-        self.__qualname__ = cls.__qualname__
-
-
-_by_object: Callable[[type], _ByObject] = functools.cache(_ByObject)
-
-
-def _unwrap(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The function that a call is of, and its full arguments: partials and methods are taken apart."""
-    while True:
-        if isinstance(fn, functools.partial) and type(fn) is functools.partial:
-            args, kwargs, fn = (*fn.args, *args), {**fn.keywords, **kwargs}, fn.func
-        elif isinstance(fn, types.MethodType) and isinstance(fn.__func__, types.FunctionType):
-            args, fn = (fn.__self__, *args), fn.__func__
-        else:
-            break
-    if isinstance(fn, Task | types.FunctionType | type):
-        return fn, args, kwargs
-    if isinstance(fn, types.BuiltinFunctionType) and (fn.__self__ is None or isinstance(fn.__self__, types.ModuleType)):
-        return fn, args, kwargs
-    if not callable(fn):
-        raise TypeError(f"cannot submit {fn!r}: it is not callable")
-    return _by_object(type(fn)), (fn, *args), kwargs
+# ---- specs ----------------------------------------------------------------------------------------------------------
 
 
 def _identity(value: Any) -> Any:
@@ -447,16 +422,6 @@ def _keep(batches: Iterator[list[Any]], fn: object) -> Iterator[list[Any]]:
     """`batches`, and the function alive as long as they are."""
     yield from batches
     del fn
-
-
-def _pack_initializer(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-) -> tuple[bytes, bytes] | None:
-    if initializer is None:
-        return None
-    plain = initializer.function if isinstance(initializer, Task) else initializer
-    body = dump_body(functools.partial(plain, *initargs), f"the initializer {task_name(plain)}")
-    return digest_of(body), body
 
 
 # ---- words for people -----------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def test_hub_and_daemon_never_open_a_payload(path: Path) -> None:
     assert not [name for name in imports(path) if name.startswith("taskmesh.wire.payload")]
 
 
-@pytest.mark.parametrize("module", ["taskmesh", "taskmesh_worker.nursery", "taskmesh_worker.runner"])
+@pytest.mark.parametrize("module", ["taskmesh", "taskmesh.task", "taskmesh_worker.nursery", "taskmesh_worker.runner"])
 def test_what_a_runner_imports_brings_no_sockets(module: str) -> None:
     code = (
         f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'workers')]!r}; import {module}; "
@@ -104,6 +104,11 @@ def test_what_a_runner_imports_brings_no_sockets(module: str) -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", [*files(LIBRARY), *files(DAEMON)], ids=short)
+def test_no_file_grows_beyond_reading(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 650
 
 
 def test_workers_is_no_package() -> None:

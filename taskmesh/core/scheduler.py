@@ -11,7 +11,6 @@ Events come in, actions come out; the hub's shell owns sockets and clocks. The r
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,8 +35,8 @@ from .actions import (
     Tick,
 )
 from .bodies import Bodies
-from .credit import room
-from .leases import ChunkState, DaemonState, Lease, Piece, SpecState
+from .dispatch import dispatch
+from .leases import ChunkState, DaemonState, Piece, SpecState
 from .lifecycle import Step
 from .ranges import Ranges, add, count, overlap
 from .ready import ReadyQueue
@@ -97,7 +96,7 @@ class Scheduler:
         self.totals = Totals()
         self.ready: ReadyQueue[Piece] = ReadyQueue()
         self.bodies = Bodies()
-        self._hungry: set[int] = set()  # daemons that may have room
+        self.hungry: set[int] = set()  # daemons that may have room
         self._talkative: set[int] = set()  # sessions with an outbox
         self._fences = fence
         self.rate = audit.Rate(now)
@@ -170,7 +169,7 @@ class Scheduler:
             if not resume:
                 self._lose_daemon(peer.instance)
                 self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots)
-            self._hungry.add(peer.instance)
+            self.hungry.add(peer.instance)
         elif not resume:
             self._drop_session(peer.instance)
             self.sessions[peer.instance] = Session(peer.instance)
@@ -229,7 +228,7 @@ class Scheduler:
     def _lose_daemon(self, instance: int) -> None:
         """Requeue, at the front, whatever a daemon had not finished."""
         daemon = self.daemons.pop(instance, None)
-        self._hungry.discard(instance)
+        self.hungry.discard(instance)
         if daemon is None:
             return
         for lease in reversed(list(daemon.leases.values())):
@@ -343,7 +342,7 @@ class Scheduler:
     # ---- what daemons say -----------------------------------------------------------------------------------
 
     def _on_done(self, daemon: DaemonState, done: m.Done) -> None:
-        self._hungry.add(daemon.instance)
+        self.hungry.add(daemon.instance)
         for entry in done.entries:
             self._finish(daemon, entry)
 
@@ -404,7 +403,7 @@ class Scheduler:
                 daemon.bodies.discard(digest)
 
     def _on_strike(self, daemon: DaemonState, strike: m.Strike) -> None:
-        self._hungry.add(daemon.instance)
+        self.hungry.add(daemon.instance)
         daemon.strikes += 1
         lease = daemon.leases.get(strike.fence)
         if lease is None:
@@ -437,7 +436,7 @@ class Scheduler:
             self.ready.push(state.spec.priority, state.spec.session, piece, front=True)
 
     def _on_give_back(self, daemon: DaemonState, back: m.GiveBack) -> None:
-        self._hungry.add(daemon.instance)
+        self.hungry.add(daemon.instance)
         lease = daemon.leases.get(back.fence)
         if lease is None:
             return
@@ -456,7 +455,7 @@ class Scheduler:
 
     def _on_slots(self, daemon: DaemonState, slots: m.Slots) -> None:
         daemon.slots = max(0, slots.slots)
-        self._hungry.add(daemon.instance)
+        self.hungry.add(daemon.instance)
 
     def _on_leaving(self, daemon: DaemonState, leaving: m.Leaving) -> None:
         peer = self.roster.peers[daemon.instance]
@@ -472,8 +471,8 @@ class Scheduler:
         if now >= self.roster.next_deadline():
             for peer in self.roster.dead(now):
                 self._bury(peer, now)
-        if self.ready and self._hungry:
-            self._dispatch(now)
+        if self.ready and self.hungry:
+            self._actions += dispatch(self, now)
         for instance in self._talkative:
             self._flush(self.sessions[instance])
         self._talkative.clear()
@@ -491,72 +490,10 @@ class Scheduler:
         self._actions.append(Send(session.instance, m.Results(batch)))
         session.outbox.clear()
 
-    def _dispatch(self, now: float) -> None:
-        """Give work to the daemons that have room, the least loaded first."""
-        heap = []
-        for instance in list(self._hungry):
-            peer, daemon = self.roster.peers[instance], self.daemons[instance]
-            if daemon.slots <= 0:
-                self._hungry.discard(instance)
-            elif not peer.suspected(now):
-                heap.append((daemon.tasks_out / daemon.slots, instance))
-        heapq.heapify(heap)
-        while heap and (head := self.ready.peek()):
-            priority, session, piece = head
-            live = overlap(piece.chunk.ready, piece.lo, piece.hi)
-            if not live:
-                self.ready.pop(priority, session, 0.0)
-                continue
-            daemon = self.daemons[heap[0][1]]
-            tasks = self._portion(daemon, piece)
-            if tasks <= 0:
-                self._hungry.discard(daemon.instance)
-                heapq.heappop(heap)
-                continue
-            lo, hi = live[0]
-            served = self._lease(daemon, piece, lo, min(hi, lo + tasks))
-            rest = min(hi, lo + tasks)
-            if rest >= live[-1][1]:
-                self.ready.pop(priority, session, served)
-            else:
-                self.ready.charge(priority, session, served)
-                self.ready.replace_first(priority, session, piece._replace(lo=rest))
-            heapq.heapreplace(heap, (daemon.tasks_out / daemon.slots, daemon.instance))
-
-    def _portion(self, daemon: DaemonState, piece: Piece) -> int:
-        """How many tasks of a piece to give to a daemon at once: a dose for each of its slots, if it has room."""
-        pace = piece.chunk.spec.pace
-        tasks = room(daemon.slots, daemon.tasks_out, daemon.load_s, pace)
-        if tasks <= 0:
-            return 0
-        tasks = min(tasks, max(1, pace.dose()) * daemon.slots)
-        grain = piece.chunk.chunk.grain
-        return max(grain, tasks - tasks % grain)
-
-    def _lease(self, daemon: DaemonState, piece: Piece, lo: int, hi: int) -> float:
-        state, spec = piece.chunk, piece.chunk.spec
-        state.move([(lo, hi)], Step.DISPATCHED)
+    def next_fence(self) -> int:
+        """A number higher than that of every dispatch before."""
         self._fences += 1
-        price = spec.pace.price_s()
-        lease = Lease(self._fences, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price)
-        daemon.leases[lease.fence] = lease
-        daemon.tasks_out += hi - lo
-        daemon.load_s += (hi - lo) * price
-        for digest in (spec.digest, spec.init):
-            body = None if digest in daemon.bodies else self.bodies.get(digest)
-            if body is not None:
-                daemon.bodies.add(digest)
-                self._actions.append(Send(daemon.instance, m.Body(digest, body)))
-        self._actions.append(
-            Send(
-                daemon.instance,
-                m.Dispatch(
-                    lease.fence, spec.session, spec.number, spec.name, spec.digest, spec.init,
-                    piece.attempt, piece.solo, lo, hi, state.chunk.cut(lo, hi),
-                ),
-            )
-        )  # fmt: skip
-        return (hi - lo) * price
+        return self._fences
 
     # ---- what it knows --------------------------------------------------------------------------------------
 

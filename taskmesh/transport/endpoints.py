@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import NamedTuple
 
 from ..errors import AddressError
@@ -63,18 +64,17 @@ def parse_address(text: str, *, port_zero: bool = False) -> Address:
     if scheme == "ipc":
         if not rest.startswith("/"):
             raise AddressError(f"{text!r} is not an address: ipc:// needs an absolute path of a directory")
-        if len(rest) + 6 > MAX_IPC_PATH:
+        if len(os.fsencode(rest)) + 6 > MAX_IPC_PATH:
             raise AddressError(f"{text!r} is too long: a socket's path has at most {MAX_IPC_PATH} bytes")
-        return Address("ipc", rest.rstrip("/"), 0)
+        return Address("ipc", rest.rstrip("/") or "/", 0)
     if scheme != "tcp":
         raise AddressError(f"{text!r} is not an address: unknown scheme {scheme!r}; {example}")
     host, port_text = _split(rest)
-    if not host or any(c.isspace() or c in "/;,@" for c in host):
+    if not host or any(c.isspace() or c in "/;,@[]" for c in host):
         raise AddressError(f"{text!r} is not an address: no host; {example}")
-    try:
-        port = int(port_text) if port_text else DEFAULT_PORT
-    except ValueError:
-        raise AddressError(f"{text!r} is not an address: {port_text!r} is not a port; {example}") from None
+    if port_text and not (port_text.isascii() and port_text.isdecimal() and len(port_text) <= 5):
+        raise AddressError(f"{text!r} is not an address: {port_text!r} is not a port; {example}")
+    port = int(port_text) if port_text else DEFAULT_PORT
     if not (0 if port_zero else 1) <= port <= 65535:
         raise AddressError(f"{text!r} is not an address: a port is between 1 and 65535, not {port}")
     return Address("tcp", host, port)

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,31 @@ def test_a_callback_that_raises_or_exits_harms_nobody(mesh: Mesh, caplog: pytest
     assert called.wait(10)
     assert "in a callback" in caplog.text
     assert mesh.submit(double, 2).result(10) == 4
+
+
+def test_waiting_in_a_callback_is_an_error_and_not_a_hang() -> None:
+    errors: list[BaseException] = []
+
+    def callback(_: object) -> None:
+        waits: list[Callable[[], object]] = [
+            lambda: mesh.submit(sleep, 0.1).result(),
+            lambda: taskmesh.wait([mesh.submit(sleep, 0.1)]),
+            lambda: list(mesh.map(double, [1])),
+            mesh.shutdown,
+        ]
+        for wait in waits:
+            try:
+                wait()
+            except RuntimeError as error:
+                errors.append(error)
+        called.set()
+
+    called = threading.Event()
+    with Mesh(workers=1) as mesh:
+        mesh.submit(sleep, 0.02).add_done_callback(callback)
+        assert called.wait(10)
+        assert [("callback" in str(error)) for error in errors] == [True] * 4
+        assert mesh.submit(double, 1).result(10) == 2
 
 
 def test_the_current_mesh_of_a_callback_is_the_mesh_that_calls_it(mesh: Mesh) -> None:

@@ -456,6 +456,7 @@ def test_a_forked_child_neither_uses_nor_ends_the_mesh_of_its_parent(tmp_path: P
             return x
         mesh = Mesh(workers=1)
         pending = mesh.submit(__import__("time").sleep, 0.5)
+        mapped = mesh.map(same, range(5))
         for turn in range(3):
             child = os.fork()
             if child == 0:
@@ -464,6 +465,12 @@ def test_a_forked_child_neither_uses_nor_ends_the_mesh_of_its_parent(tmp_path: P
                     os._exit(1)
                 except MeshClosed:
                     pass
+                for wait in (pending.result, pending.exception, lambda: next(mapped)) if turn == 0 else ():
+                    try:
+                        wait()
+                        os._exit(2)
+                    except MeshClosed:
+                        pass
                 mesh.shutdown()
                 if turn == 1:
                     with Mesh(workers=1) as own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgpack
@@ -162,12 +163,32 @@ def test_a_truncated_message_is_refused(message: Message, data: st.DataObject) -
         msgpack.packb([3, 1, [0, 0, 1, b"\x01\0\0\0", b"", 0, b"x"]]),  # grain 0
         msgpack.packb([10, [[1, 0, 0, 2, 3, b""]]]),  # an error of two tasks
         msgpack.packb([10, [[1, 0, 0, 2, 9, b""]]]),  # an unknown form
+        msgpack.packb([10, [[-1, 0, 0, 2, 1, b""]]]),  # of a negative spec
+        msgpack.packb([5, -1]),
+        msgpack.packb([34, -1]),  # a negative number of slots
+        msgpack.packb([32, 1, [[0.5, 1.5]], []]),  # half a task
+        msgpack.packb([32, 1, [[False, True]], []]),
+        msgpack.packb([32, 1, [[3, 3]], []]),
+        msgpack.packb([32, 1, [[1, 2, 3]], []]),
+        msgpack.packb([30, [[1, 1, math.nan, [1, 0, 0, 1, 1, b""]]]]),  # a time that is no time
+        msgpack.packb([30, [[1, 1, math.inf, [1, 0, 0, 1, 1, b""]]]]),
+        msgpack.packb([30, [[1, 1, -0.1, [1, 0, 0, 1, 1, b""]]]]),
+        msgpack.packb([1, 1, "f", b"short", b"", 0]),  # digests have 16 bytes
+        msgpack.packb([1, 1, "f", b"d" * 16, b"i" * 15, 0]),
+        msgpack.packb([1, -1, "f", b"d" * 16, b"", 0]),
+        msgpack.packb([2, b"d" * 70_000, b"body"]),
+        msgpack.packb([33, b""]),
     ],
     ids=repr,
 )
 def test_nonsense_is_refused(body: bytes) -> None:
     with pytest.raises(PeerProtocolError):
         decode(body)
+
+
+def test_a_priority_may_be_negative() -> None:
+    spec = m.Spec(1, "f", b"d" * 16, b"", -1000)
+    assert decode(encode(spec)) == spec
 
 
 def test_what_is_no_message_cannot_be_sent() -> None:

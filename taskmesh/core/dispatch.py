@@ -1,0 +1,96 @@
+"""Dispatch: what waits meets who has room.
+
+The piece that should run next goes to the least loaded daemon, a dose for each of its slots at a time, until nothing
+waits or nobody has room. A daemon without room is not looked at again before it has said something: so the work here
+is in proportion to what is dispatched, and not to the number of daemons or of waiting tasks.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from . import messages as m
+from .actions import Action, Send
+from .credit import room
+from .leases import DaemonState, Lease, Piece
+from .lifecycle import Step
+from .ranges import overlap
+
+if TYPE_CHECKING:
+    from .scheduler import Scheduler
+
+
+def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
+    """Lease out what can be leased; returns the messages that say so."""
+    actions: list[Action] = []
+    ready = scheduler.ready
+    heap = _with_room(scheduler, now)
+    while heap and (head := ready.peek()):
+        priority, session, piece = head
+        live = overlap(piece.chunk.ready, piece.lo, piece.hi)
+        if not live:
+            ready.pop(priority, session, 0.0)
+            continue
+        daemon = scheduler.daemons[heap[0][1]]
+        tasks = _portion(daemon, piece)
+        if tasks <= 0:
+            scheduler.hungry.discard(daemon.instance)
+            heapq.heappop(heap)
+            continue
+        lo, hi = live[0]
+        rest = min(hi, lo + tasks)
+        served_s = _lease(scheduler, daemon, piece, lo, rest, actions)
+        if rest >= live[-1][1]:
+            ready.pop(priority, session, served_s)
+        else:
+            ready.charge(priority, session, served_s)
+            ready.replace_first(priority, session, piece._replace(lo=rest))
+        heapq.heapreplace(heap, (daemon.tasks_out / daemon.slots, daemon.instance))
+    return actions
+
+
+def _with_room(scheduler: Scheduler, now: float) -> list[tuple[float, int]]:
+    """A heap of the daemons that may have room, the least loaded first."""
+    heap = []
+    for instance in list(scheduler.hungry):
+        daemon = scheduler.daemons[instance]
+        if daemon.slots <= 0:
+            scheduler.hungry.discard(instance)
+        elif not scheduler.roster.peers[instance].suspected(now):
+            heap.append((daemon.tasks_out / daemon.slots, instance))
+    heapq.heapify(heap)
+    return heap
+
+
+def _portion(daemon: DaemonState, piece: Piece) -> int:
+    """How many tasks of a piece to give to a daemon at once: a dose for each of its slots, if it has room."""
+    pace = piece.chunk.spec.pace
+    tasks = room(daemon.slots, daemon.tasks_out, daemon.load_s, pace)
+    if tasks <= 0:
+        return 0
+    tasks = min(tasks, max(1, pace.dose()) * daemon.slots)
+    grain = piece.chunk.chunk.grain
+    return max(grain, tasks - tasks % grain)
+
+
+def _lease(scheduler: Scheduler, daemon: DaemonState, piece: Piece, lo: int, hi: int, actions: list[Action]) -> float:
+    """Lease offsets `[lo, hi)` to a daemon; returns their price in seconds."""
+    state, spec = piece.chunk, piece.chunk.spec
+    state.move([(lo, hi)], Step.DISPATCHED)
+    price_s = spec.pace.price_s()
+    fence = scheduler.next_fence()
+    daemon.leases[fence] = Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s)
+    daemon.tasks_out += hi - lo
+    daemon.load_s += (hi - lo) * price_s
+    for digest in (spec.digest, spec.init):
+        body = None if digest in daemon.bodies else scheduler.bodies.get(digest)
+        if body is not None:
+            daemon.bodies.add(digest)
+            actions.append(Send(daemon.instance, m.Body(digest, body)))
+    message = m.Dispatch(
+        fence, spec.session, spec.number, spec.name, spec.digest, spec.init, piece.attempt, piece.solo,
+        lo, hi, state.chunk.cut(lo, hi),
+    )  # fmt: skip
+    actions.append(Send(daemon.instance, message))
+    return (hi - lo) * price_s
