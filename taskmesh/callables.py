@@ -1,4 +1,4 @@
-"""What users submit: tasks, functions, and everything else that can be called, taken apart into function and arguments."""
+"""What users submit: tasks, functions and whatever else can be called, as function and arguments."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import platform
+import select
 import shutil
 import signal
 import sys
@@ -26,17 +27,24 @@ def main() -> None:
     host = platform.node() or "localhost"
     nursery = NurseryProcess(host, config["sys_path"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's
-    lock = open(os.path.join(config["directory"], "lock"), "w")  # noqa: SIM115  (held until the end)
-    fcntl.flock(lock, fcntl.LOCK_EX)
     code = 1
     try:
+        lock = open(os.path.join(config["directory"], "lock"), "w")  # noqa: SIM115  (held until the end)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         _serve(config, nursery)
         code = 0
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        if _client_is_gone(config):
+            code = 0  # it ended while we started: whatever we missed is what it took away
+        else:
+            sys.excepthook(*sys.exc_info())
     finally:
         shutil.rmtree(config["directory"], ignore_errors=True) if code == 0 else None
         os._exit(code)
+
+
+def _client_is_gone(config: dict[str, Any]) -> bool:
+    return os.getppid() != config["parent"] or bool(select.select([config["life"]], [], [], 0)[0])
 
 
 def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:

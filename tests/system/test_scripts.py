@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .processes import Started, alive, kill, mesh_directories, ours, run, running, until, write_script
+from .processes import Started, alive, kill, run, running, until, write_script
 
 MAIN = """
     import enum
@@ -311,6 +311,29 @@ def test_a_killed_client_leaves_nothing(tmp_path: Path, number: int) -> None:
         until(lambda: not any(alive(process.pid) for process in below), "nothing is left")
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize("moment", range(6))
+def test_a_client_that_ends_while_its_mesh_starts_leaves_nothing(tmp_path: Path, number: int, moment: int) -> None:
+    """A hub starts in 0.1 to 0.4 seconds, so these moments are spread over that."""
+    with running(
+        f"""
+        import os, threading, time
+        from taskmesh import Mesh
+        from taskmesh.launch import PrivateHub
+        started = PrivateHub._start
+        def start(self):
+            started(self)
+            threading.Timer({moment * 0.04}, os.kill, (os.getpid(), {int(number)})).start()
+        PrivateHub._start = start
+        with Mesh(workers=1) as mesh:
+            time.sleep(20)
+        """,
+        tmp_path,
+    ) as script:
+        assert script.ends() == -number
+        assert "joined.py" not in script.output
+
+
 def test_a_directory_left_by_two_kills_is_swept(tmp_path: Path) -> None:
     source = """
         import os
@@ -565,8 +588,3 @@ def test_numpy_is_not_needed(tmp_path: Path) -> None:
         tmp_path,
     )
     assert output == "55\nNo module named 'no_such_module'\n"
-
-
-def test_nothing_is_left_of_this_session_but_what_is_shared() -> None:
-    assert all(process.is_running() for process in ours())
-    assert len(mesh_directories()) <= 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import traceback
 
@@ -110,3 +112,55 @@ def test_a_missing_module_is_named_with_host_and_remedy() -> None:
     assert isinstance(error, ModuleNotFoundError)
     for word in ("node7", "'pkg.mod'", "the function f", "Install", "register_pickle_by_value(pkg)"):
         assert word in str(error)
+
+
+class LiesAboutItself(Exception):
+    """Its `__reduce__` names something that is no exception at all."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (5,)
+
+
+class EndsTheProgram(Exception):
+    """Whoever unpickles it is told to exit."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return sys.exit, (3,)
+
+
+class CannotBeReduced(Exception):
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        raise SystemExit(4)
+
+
+@pytest.mark.parametrize("error", [LiesAboutItself("x"), EndsTheProgram("x"), CannotBeReduced("x")], ids=repr)
+def test_no_exception_can_do_more_than_fail_its_task(error: Exception) -> None:
+    arrived = load_error(dump_error(caught(error)))
+    assert isinstance(arrived, RemoteError)
+    assert type(error).__name__ in arrived.type_name
+    assert arrived.message == "x"
+
+
+def test_text_that_is_no_unicode_arrives() -> None:
+    arrived = load_error(dump_error(caught(ValueError("\ud800"))))
+    assert isinstance(arrived, ValueError)
+    assert "\\ud800" in str(arrived.__cause__)
+
+
+SCRIPT = """
+import sys
+from taskmesh.wire.payload import dump, dump_body
+LIMIT = 10
+class Point:
+    def __init__(self, x): self.x = x
+def clipped(point): return min(point.x, LIMIT)
+sys.stdout.buffer.write(dump((clipped, Point(30), lambda: LIMIT + 1)))
+"""
+
+
+def test_what_lives_in_main_travels_by_value() -> None:
+    """Its name would mean something else, or nothing, in the worker."""
+    script = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, check=True, timeout=30)
+    clipped, point, more = loads(script.stdout)
+    assert clipped(point) == 10
+    assert more() == 11

@@ -95,7 +95,7 @@ class Runner:
         return self.phase is Phase.READY and (len(handed) > 1 or (bool(handed) and handed[0].hi - handed[0].lo > 1))
 
     def has_room(self, pace: Pace) -> bool:
-        """One task ahead, so that it does not wait between two; more only of very short ones, and no more than are known to be so."""
+        """One task ahead, so that it does not wait between two; more only of those known to be very short."""
         handed = self.handed
         if not handed:
             return True
