@@ -128,6 +128,7 @@ class Client:
         self._gone = threading.Event()  # the hub said goodbye to our Close
         self._settled = threading.Event()
         self._closing = False
+        self._closed = False
         self._abandoned = False
         self._answers: dict[tuple[int, int], threading.Event] = {}
         self._retired: deque[Spec] = deque()
@@ -444,7 +445,7 @@ class Client:
             self._send_unsent()
             for spec in list(self.session.filling):
                 self._seal(spec)
-            while self._retired:
+            while self._retired and not self._closed:
                 self._send(self.session.retire(self._retired.popleft()))
 
     def _when_lost(self, now: float) -> None:
@@ -513,6 +514,7 @@ class Client:
             self._closing = True
             if self.error is None and self.membership.stream is not None and self.membership.registered:
                 self._send([m.Close()])
+                self._closed = True  # the hub has no session for anything that follows
             else:
                 self._gone.set()
         if threading.current_thread() is not self._thread:

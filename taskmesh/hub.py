@@ -300,6 +300,8 @@ class Hub:
             if lane is not None:
                 lane.stream.send(action.message)
                 self._dirty.add(lane)
+        elif isinstance(action, a.Dropped):
+            self._drop(action.text)
         elif isinstance(action, a.Note):
             log.log(action.level, "%s", action.text)
         elif isinstance(action, a.Dismiss):

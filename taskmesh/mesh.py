@@ -428,4 +428,5 @@ def _keep(batches: Iterator[list[Any]], fn: object) -> Iterator[list[Any]]:
 
 
 def _session_name() -> str:
-    return Path(sys.argv[0]).name or "python" if sys.argv else "python"
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return name.encode("utf-8", "replace").decode() or "python"  # a file's name may hold bytes that are no text

@@ -14,30 +14,31 @@ from .wire.payload import load_each, load_error, loads, unpickling_error
 
 
 def settle(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:
-    """Open an outcome and settle the futures that it speaks of."""
-    form = outcome.form
-    if form == m.Form.LIST:
-        try:
-            values = loads(outcome.blob)
-        except BaseException as error:
-            for future in futures:
-                settle_error(future, _unreadable(error, name))
-            return
-        settle_values(futures, values)
-    elif form == m.Form.EACH:
-        for future, pickled in zip(futures, load_each(outcome.blob), strict=True):
-            try:
-                value = loads(pickled)
-            except BaseException as error:
-                settle_error(future, _unreadable(error, name))
-            else:
-                settle_values((future,), (value,))
+    """Open an outcome and settle the futures that it speaks of.
+
+    What was pickled is a user's, and what came is a peer's: whatever goes wrong in opening it is the result of those
+    tasks, and of no others.
+    """
+    try:
+        if outcome.form == m.Form.LIST:
+            settle_values(futures, loads(outcome.blob))
+        elif outcome.form == m.Form.EACH:
+            for future, pickled in zip(futures, load_each(outcome.blob), strict=True):
+                _settle_one(future, name, pickled)
+        else:
+            settle_error(futures[0], open_failure(outcome, name, futures[0].id))
+    except BaseException as error:
+        for future in futures:
+            settle_error(future, _unreadable(error, name))
+
+
+def _settle_one(future: Future[Any], name: str, pickled: memoryview) -> None:
+    try:
+        value = loads(pickled)
+    except BaseException as error:
+        settle_error(future, _unreadable(error, name))
     else:
-        try:
-            failure = open_failure(outcome, name, futures[0].id)
-        except BaseException as error:  # whatever unpickling the user's exception does
-            failure = _unreadable(error, name)
-        settle_error(futures[0], failure)
+        settle_values((future,), (value,))
 
 
 def _unreadable(error: BaseException, name: str) -> PayloadError:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from ..hub import Hub
     from ..transport.loop import Loop
 
-CHANNELS = 4  # control, submit, sink, events: consecutive ports
+CHANNELS = 3  # control, submit, sink: consecutive ports
 EXAMPLES = examples(
     ("taskmesh hub", "On this machine, port 5555."),
     ("taskmesh hub --listen tcp://127.0.0.1:0", "On free ports; the first line of output names the address."),
     ("taskmesh hub --listen ipc:///run/user/1000/taskmesh", "No ports: sockets in a directory of your own."),
     (
         "taskmesh hub --listen tcp://10.0.0.5:5555 --lanes 5600-5699 --insecure",
-        "For at most 100 clients and workers. The firewall lets in 5555-5558 and 5600-5699.",
+        "For at most 100 clients and workers. The firewall lets in 5555-5557 and 5600-5699.",
     ),
 )
 

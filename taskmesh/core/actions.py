@@ -38,7 +38,7 @@ class Tick(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """Take no new sessions and no new tasks; finish what is there."""
+    """Take no new sessions; finish what those that are there have submitted, and still submit."""
 
 
 Event = Received | Joined | LaneDown | NoLane | Tick | Drain
@@ -79,6 +79,12 @@ class Dismiss(NamedTuple):
     dead: bool
 
 
+class Dropped(NamedTuple):
+    """A peer sent what it may not: to be counted, and logged now and then."""
+
+    text: str
+
+
 class Note(NamedTuple):
     """Something that the log should say."""
 
@@ -86,4 +92,4 @@ class Note(NamedTuple):
     text: str
 
 
-Action = Send | Admit | Again | Refuse | Dismiss | Note
+Action = Send | Admit | Again | Refuse | Dismiss | Dropped | Note

@@ -120,6 +120,7 @@ class Link:
         """Whether message `seq` is the next one, and is to be delivered; anything else is to be dropped."""
         if seq == self.seen + 1:
             self.seen = seq
+            self._wants_nak = False
             if self._owed_since is None:
                 self._owed_since = now
             self._owe(seq)

@@ -2,10 +2,10 @@
 
 Rules (design, section 7):
 
-- A registration carries an instance id and a number that rises with each try. The same number gets the same reply; a
-  lower one is ignored. A peer that the roster still knows resumes its link; any other starts anew.
+- A registration carries an instance id and a number that rises with each try. The same number, or a
+  lower one, gets the reply that it had. A peer that the roster still knows resumes its link; any other starts anew.
 - A lane that is disconnected and not registered again within 0.5 s is a dead peer. A silent peer is suspected after
-  1 s and dead after 15 s. Suspicion stops new work; only the verdict moves what a peer holds.
+  3 s and dead after 15 s. Suspicion stops new work; only the verdict moves what a peer holds.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from .actions import (
     Again,
     Dismiss,
     Drain,
+    Dropped,
     Event,
     Joined,
     LaneDown,
@@ -262,10 +263,10 @@ class Scheduler:
         elif daemon is not None and type(message) in self._from_daemon:
             self._from_daemon[type(message)](daemon, message)
         else:
-            self._warn(f"dropped {type(message).__name__} from peer {instance:x}, which may not send it")
+            self._drop(f"{type(message).__name__} from peer {instance:x}, which may not send it")
 
-    def _warn(self, text: str) -> None:
-        self._actions.append(Note(logging.WARNING, text))
+    def _drop(self, text: str) -> None:
+        self._actions.append(Dropped(text))
 
     def _on_spec(self, session: Session, spec: m.Spec) -> None:
         if spec.spec in session.specs:
@@ -282,10 +283,10 @@ class Scheduler:
         spec = session.specs.get(submit.spec)
         chunk = submit.chunk
         if spec is None:
-            self._warn(f"dropped a chunk of unknown spec {submit.spec} from session {session.instance:x}")
+            self._drop(f"a chunk of unknown spec {submit.spec} from session {session.instance:x}")
             return
         if not all(self.bodies.get(digest) is not None for digest in (spec.digest, spec.init) if digest):
-            self._warn(f"dropped a chunk of {spec.name}, whose function session {session.instance:x} never sent")
+            self._drop(f"a chunk of {spec.name}, whose function session {session.instance:x} never sent")
             return
         if chunk.first < spec.submitted:
             return  # offered again; it is here, or has ended

@@ -16,7 +16,7 @@ from ..core import messages as m
 from ..errors import PeerProtocolError
 from ..wire.stream import Stream, open_envelope, pack_control, unpack_control
 from .loop import Loop
-from .sockets import Context, Socket, close, disconnect_monitor, get, make, put
+from .sockets import Context, Socket, close, connect, disconnect_monitor, get, make, put
 
 HEARTBEAT_S = 1.0
 REPLY_TIMEOUT_S = 2.0
@@ -100,9 +100,7 @@ class Membership:
         control = make(self._context, zmq.REQ)
         control.setsockopt(zmq.RECONNECT_IVL, 50)
         control.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        if "[" in self._endpoint:
-            control.setsockopt(zmq.IPV6, 1)
-        control.connect(self._endpoint)
+        connect(control, self._endpoint)
         self._control = control
         self._loop.watch(control, self._read_control)
 
@@ -180,14 +178,11 @@ class Membership:
         outbox = make(self._context, zmq.PUSH, linger_ms=1000)
         outbox.setsockopt(zmq.RECONNECT_IVL, 50)
         outbox.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        for sock in (lane, outbox):
-            if "[" in self._endpoint:
-                sock.setsockopt(zmq.IPV6, 1)
         if not welcome.lane.startswith("inproc:"):
             self._monitor = disconnect_monitor(lane)
             self._loop.watch(self._monitor, self._read_monitor)
-        lane.connect(self._reachable(welcome.lane))
-        outbox.connect(self._reachable(welcome.inbox))
+        connect(lane, self._reachable(welcome.lane))
+        connect(outbox, self._reachable(welcome.inbox))
         self._lane, self._outbox = lane, outbox
         self._loop.watch(lane, self._read_lane)
 
@@ -288,7 +283,7 @@ class Membership:
         deadline = self._asked_at + REPLY_TIMEOUT_S if self._waiting else self._heartbeat_at
         assert self.stream is not None
         link_deadline = self.stream.link.next_deadline()
-        return min(deadline, self._full_until or link_deadline, max(link_deadline, self._full_until))
+        return min(deadline, self._full_until or link_deadline)
 
     def close(self, linger_ms: int = 1000) -> None:
         """Close every socket; what is unsent is kept for `linger_ms`."""

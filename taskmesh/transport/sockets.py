@@ -53,10 +53,6 @@ def make(context: Context, kind: int, linger_ms: int = 0) -> Socket:
     sock.setsockopt(zmq.SNDHWM, HIGH_WATER)
     sock.setsockopt(zmq.RCVHWM, HIGH_WATER)
     sock.setsockopt(zmq.MAXMSGSIZE, 1 << 20)  # frames have at most 256 KiB; a foreign peer may try more
-    if kind in (zmq.PUSH, zmq.PULL, zmq.REQ):
-        sock.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10_000)
-        sock.setsockopt(zmq.HEARTBEAT_TTL, 10_000)
     if kind == zmq.REQ:
         sock.setsockopt(zmq.REQ_RELAXED, 1)
         sock.setsockopt(zmq.REQ_CORRELATE, 1)
@@ -71,6 +67,7 @@ def bind(sock: Socket, endpoint: str) -> str:
     AddressError
         In use, not ours, or not permitted: one clear line.
     """
+    _watch_connection(sock, endpoint)
     wanted = f"{endpoint[:-1]}*" if endpoint.startswith("tcp:") and endpoint.endswith(":0") else endpoint
     if endpoint.startswith("tcp://["):
         sock.setsockopt(zmq.IPV6, 1)
@@ -85,6 +82,24 @@ def bind(sock: Socket, endpoint: str) -> str:
         raise AddressError(f"cannot listen on {endpoint}: {reasons.get(error.errno or 0, str(error))}") from error
     bound: str = sock.getsockopt_string(zmq.LAST_ENDPOINT)
     return bound
+
+
+def connect(sock: Socket, endpoint: str) -> None:
+    """Connect; this does not wait for anybody to be there."""
+    _watch_connection(sock, endpoint)
+    if "[" in endpoint:
+        sock.setsockopt(zmq.IPV6, 1)
+    sock.connect(endpoint)
+
+
+def _watch_connection(sock: Socket, endpoint: str) -> None:
+    """Notice a connection whose other machine is gone. Only there, and later than the 15 s of the roster's verdict: a
+    process that was merely stopped for a while must keep its lane.
+    """
+    if endpoint.startswith("tcp:"):
+        sock.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 30_000)
+        sock.setsockopt(zmq.HEARTBEAT_TTL, 30_000)
 
 
 def put(sock: Socket, frame: bytes) -> bool:

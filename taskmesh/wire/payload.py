@@ -42,6 +42,9 @@ __all__ = [
 ATOMS = frozenset({type(None), bool, int, float, str, bytes, complex})
 """Types whose values nobody can change afterwards: their results may be pickled later, many at a time."""
 
+LEAF_LIMIT = 1 << 32
+"""Bytes of the arguments of one call: their size travels as 32 bits."""
+
 _MAIN = b"__main__"
 
 
@@ -112,12 +115,15 @@ def dump_call(args: tuple[object, ...], kwargs: Mapping[str, object], name: str)
     Raises
     ------
     PayloadError
-        An argument cannot be pickled.
+        An argument cannot be pickled, or they are too large.
     """
     try:
-        return dump([args, kwargs] if kwargs else args)
+        leaf = dump([args, kwargs] if kwargs else args)
     except Exception as error:
         raise PayloadError(f"cannot pickle the arguments of {name}: {type(error).__name__}: {error}") from error
+    if len(leaf) >= LEAF_LIMIT:
+        raise PayloadError(f"the arguments of {name} have {len(leaf):,} bytes, and the limit is {LEAF_LIMIT:,}")
+    return leaf
 
 
 def dump_body(function: Callable[..., object], name: str) -> bytes:

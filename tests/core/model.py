@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from taskmesh.core import actions as a
@@ -30,6 +30,16 @@ TaskId = tuple[int, int, int]
 def names(numbers: range) -> bytes:
     """A result blob that names the tasks it is of."""
     return struct.pack(f"<{len(numbers)}Q", *numbers)
+
+
+def put(wire: Wire) -> Callable[[bytes], bool]:
+    """A socket that always takes a frame."""
+
+    def always(frame: bytes) -> bool:
+        wire.append(frame)
+        return True
+
+    return always
 
 
 @dataclass(eq=False)
@@ -181,7 +191,7 @@ class PeerModel:
         """Put on the wire what may go."""
         assert self.stream is not None
         self.stream.link.on_time(self.mesh.now)
-        self.stream.pump(lambda frame: self.up.append(frame) or True, self.mesh.now)
+        self.stream.pump(put(self.up), self.mesh.now)
         self.stream.link.check()
 
     def receive(self, frames: int) -> None:
@@ -284,17 +294,20 @@ class ClientModel(PeerModel):
 
     def call(self, spec: ClientSpec[Ticket], kinds: str) -> None:
         """One call for each letter; they wait in the open chunk."""
+        if spec.open is not None and spec.open.frozen:
+            self.seal(spec)
         for kind in kinds:
             ticket = Ticket(kind)
             self.tickets.append(ticket)
             self.session.open_chunk(spec).calls.append((kind.encode(), ticket))
 
-    def seal(self, spec: ClientSpec[Ticket]) -> None:
-        """Send the open chunk."""
+    def seal(self, spec: ClientSpec[Ticket], *, interrupted: bool = False) -> None:
+        """Send the open chunk; `interrupted`: the caller is stopped before it has booked that, and does it again."""
         submit = self.session.seal(spec)
         if submit is not None:
             self.send(submit)
-            self.session.sealed(spec)
+            if not interrupted:
+                self.session.sealed(spec)
 
     def map(self, spec: ClientSpec[Ticket], leaves: list[str], grain: int) -> None:
         """One task for each letter of each leaf."""
@@ -447,19 +460,20 @@ class HubModel:
         return actions
 
     def _perform(self, action: a.Action) -> None:
+        assert not isinstance(action, a.Dropped), f"nobody here sends what has to be dropped: {action}"
         if isinstance(action, a.Send) and action.instance in self.lanes:
             self.lanes[action.instance][0].send(action.message)
         elif isinstance(action, a.Dismiss):
             stream, wire = self.lanes.pop(action.instance)
             self._by_epoch.pop(stream.epoch, None)
             if not action.dead:
-                stream.pump(lambda frame: wire.append(frame) or True, self.mesh.now)
+                stream.pump(put(wire), self.mesh.now)
 
     def tick(self) -> None:
         self.act(a.Tick())
         for stream, wire in self.lanes.values():
             stream.link.on_time(self.mesh.now)
-            stream.pump(lambda frame, wire=wire: wire.append(frame) or True, self.mesh.now)  # type: ignore[misc]
+            stream.pump(put(wire), self.mesh.now)
             stream.link.check()
 
 
@@ -537,7 +551,7 @@ class MeshModel:
         """Lose nothing and kill nobody any more, until everything has ended."""
         if not any(not d.plan.draining for d in self.daemons):
             self.add_daemon(2)
-        for client in self.clients:
+        for client in [c for c in self.clients if not c.closing]:
             for spec in list(client.session.filling):
                 client.seal(spec)
         n = stalled = 0

@@ -26,6 +26,7 @@ class Storm:
         self.deadly = deadly
         self.mesh = MeshModel(self.random.choice([1e-7, 1e-6, 1e-5, 1e-3, 0.1]))
         self.eager = self.random.random()  # how often a runner sends its outcomes before it claims the next task
+        self.interrupts = self.random.random() < 0.5
         self.killers = deadly and self.random.random() < 0.5
         for _ in range(self.random.randint(1, 3)):
             self.mesh.add_daemon(self.random.randint(1, 3))
@@ -89,7 +90,7 @@ class Storm:
         client = self.client()
         if client is not None:
             for spec in list(client.session.filling):
-                client.seal(spec)
+                client.seal(spec, interrupted=self.interrupts and self.random.random() < 0.3)
 
     def map(self) -> None:
         client = self.client()

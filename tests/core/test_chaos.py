@@ -66,7 +66,7 @@ FROM_CLIENT = st.one_of(
 )
 FROM_DAEMON = st.one_of(
     st.builds(m.Done, st.lists(st.builds(m.Finished, FENCE, SMALL, BUSY, outcomes()), max_size=3)),
-    st.builds(lambda f, r: m.Strike(f, *r, b""), FENCE, RANGE),
+    st.builds(lambda f, r: m.Strike(f, r[0], r[1], b""), FENCE, RANGE),
     st.builds(m.GiveBack, FENCE, RANGES, RANGES),
     st.builds(m.NeedBody, DIGESTS),
     st.builds(m.Slots, st.integers(0, 3)),
@@ -75,7 +75,7 @@ FROM_DAEMON = st.one_of(
 FROM_HUB = st.one_of(
     dispatches(),
     st.builds(m.Body, DIGESTS, BLOB),
-    st.builds(lambda f, r: m.Revoke(f, *r), FENCE, RANGE),
+    st.builds(lambda f, r: m.Revoke(f, r[0], r[1]), FENCE, RANGE),
     st.builds(m.Forget, SMALL),
     st.builds(m.Results, st.just([])),
 )

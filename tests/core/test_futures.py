@@ -47,11 +47,11 @@ def spot() -> Spot:
 
 
 @pytest.fixture
-def make(spot: Spot) -> Iterator[Callable[[], Future[Any]]]:
+def make(spot: Spot) -> Callable[[], Future[Any]]:
     """Makes pending futures of one chunk that begins at task 10."""
     chunk: OpenChunk[Any] = OpenChunk(10)
     count = iter(range(1000))
-    yield lambda: Future(spot, chunk, next(count))
+    return lambda: Future(spot, chunk, next(count))
 
 
 Make = Callable[[], Future[Any]]
@@ -306,7 +306,7 @@ def test_threads_that_settle_and_wait_at_once_lose_nothing(make: Make) -> None:
         in_thread(lambda: len([x.result(LONG) for x in futures])),
         in_thread(lambda: len(wait(futures, LONG).done)),
     ]
-    settlers = [in_thread(lambda part=futures[n::3]: [value(x) for x in part]) for n in range(3)]  # type: ignore[misc]
+    settlers = [in_thread(lambda n=n: [*map(value, futures[n::3])]) for n in range(3)]  # type: ignore[misc]
     for thread, _ in [*waiters, *settlers]:
         thread.join(LONG)
     assert [results for _, results in waiters] == [[600]] * 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -67,4 +69,4 @@ def test_added_neighbours_are_merged(pairs: list[tuple[int, int]]) -> None:
     ranges: Ranges = []
     for lo, hi in pairs:
         ranges = add(ranges, lo, hi)
-    assert all(a[1] < b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(ranges))

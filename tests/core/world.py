@@ -24,22 +24,18 @@ def register(role: str, instance: int, attempt: int = 1, slots: int = 1, epoch: 
 class World:
     """Drives a scheduler by hand. `check()` runs after every event; time stands still unless it is advanced.
 
-    Notes are kept apart: they are for the log, and `notes` holds the warnings.
+    Notes are left out: they are for the log.
     """
 
     def __init__(self) -> None:
         self.now = 100.0
         self.scheduler = Scheduler("1.0", "3.11", self.now)
         self.actions: list[a.Action] = []
-        self.notes: list[str] = []
 
     def happens(self, event: a.Event) -> None:
         """Hand in an event and keep what the scheduler wants done."""
-        for action in self.scheduler.handle(event, self.now):
-            if isinstance(action, a.Note):
-                self.notes += [action.text] * (action.level >= 30)
-            else:
-                self.actions.append(action)
+        actions = self.scheduler.handle(event, self.now)
+        self.actions += [action for action in actions if not isinstance(action, a.Note)]
         self.scheduler.check()
         self.scheduler.statistics(self.now)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from taskmesh.core import messages as m
@@ -204,7 +206,7 @@ def test_runners_that_die_before_they_are_up_are_started_less_and_less_often() -
         world.tick(max(0.0, world.plan.next_deadline() - world.now))
         starts.append(world.now)
         world.happens(p.RunnerGone(world.take(p.Start).runner, (0, 0), b""))
-    pauses = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    pauses = [b - a for a, b in itertools.pairwise(starts)]
     assert pauses[-1] == pytest.approx(p.RESTART_BACKOFF_S[-1])
     assert pauses == sorted(pauses)
 

@@ -108,7 +108,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     daemon.close()
 
 
-def of_calls(*arguments: tuple[Any, ...], first: int = 0) -> Chunk:
+def of_calls(*arguments: tuple[object, ...], first: int = 0) -> Chunk:
     leaves = [dump_call(args, {}, "f") for args in arguments]
     return Chunk(first, 0, len(leaves), pack_sizes([len(x) for x in leaves]), b"", 1, b"".join(leaves))
 
@@ -172,9 +172,7 @@ def test_failures_within_a_block_are_told_apart(daemon: Daemon, block: int) -> N
 
 @pytest.mark.parametrize("block", [1, 64])
 @pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_errors_that_end_loops_and_programs_end_neither(
-    daemon: Daemon, block: int, error: type[BaseException]
-) -> None:
+def test_errors_that_end_loops_and_programs_end_neither(daemon: Daemon, block: int, error: type[BaseException]) -> None:
     def odd(x: int) -> int:
         if x % 2:
             raise error

@@ -165,7 +165,8 @@ class Daemon:
         except ConnectionError:
             self._replace_nursery()
 
-    def _bury(self, number: int, status: int) -> None:
+    def _bury(self, number: int, status: int, blame: bool = True) -> None:
+        """A runner ended. `blame`: what it was running may be why."""
         runner = self._pipes.get(number)
         if runner is None:
             return
@@ -180,7 +181,7 @@ class Daemon:
             "host": self._host, "pid": runner.pid or 0,
             "exitcode": code if code >= 0 else None, "signal": _signal_name(-code) if code < 0 else None,
         }  # fmt: skip
-        claimed = runner.cells.claimed()
+        claimed = runner.cells.claimed() if blame else (0, 0)
         self._loop.forget(runner.sock.fileno())
         runner.close()
         del self._pipes[number]
@@ -208,7 +209,7 @@ class Daemon:
         self._nursery = NurseryProcess(self._host, self._config.sys_path)
         self._loop.watch(self._nursery.sock.fileno(), self._read_nursery)
         for number in list(self._pipes):
-            self._bury(number, signal.SIGKILL)
+            self._bury(number, signal.SIGKILL, blame=False)
 
     # ---- the runners ----------------------------------------------------------------------------------------
 

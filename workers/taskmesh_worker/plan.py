@@ -465,8 +465,8 @@ class Plan:
     def _account(self, work: Work, tasks: int) -> None:
         """`tasks` of a lease have left this daemon."""
         fence = work.dispatch.fence
-        if fence not in self._open:
-            return
+        if self._works.get(fence) is not work:
+            return  # of a registration that is over
         self._open[fence] -= tasks
         if self._open[fence] <= 0:
             del self._open[fence], self._works[fence]
@@ -490,8 +490,8 @@ class Plan:
                 if (at is not None and h.at < at) or h.lo >= h.hi or h.end > runner.next_at:
                     raise LocalProtocolError(f"runner {runner.number}: positions out of order at {h.at}")
                 at = h.end
-                if h.piece.work.dispatch.fence in self._open:
-                    fence = h.piece.work.dispatch.fence
+                fence = h.piece.work.dispatch.fence
+                if self._works.get(fence) is h.piece.work:
                     held[fence] = held.get(fence, 0) + h.hi - h.lo
         if held != self._open:
             raise LocalProtocolError(f"leases hold {held}, the books say {self._open}")

@@ -8,12 +8,14 @@ loaded here, before what the tasks import.
 
 from __future__ import annotations
 
+import dis
 import os
 import signal
 import socket
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from operator import length_hint
 from typing import Any
 
@@ -61,6 +63,7 @@ class Runner:
         self._bodies: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Callable[..., Any] | BaseException] = {}
         self._initialised: dict[bytes, BaseException | None] = {}
+        self._assigned: dict[bytes, tuple[str, dict[str, Any]]] = {}  # initializer: module, and globals that it set
         self._leaf: tuple[tuple[int, int, int, int], Any] | None = None
         self._results = Results(self._send)
         self._dose: Dose | None = None
@@ -110,6 +113,7 @@ class Runner:
             failure = self._initialise(dose.init)
             if failure is not None:
                 return failure
+            self._share_globals(dose.init, function)
         return function
 
     def _load(self, digest: bytes, what: str) -> Callable[..., Any] | BaseException:
@@ -133,12 +137,31 @@ class Runner:
                 if isinstance(initializer, BaseException):
                     raise initializer
                 initializer()
+                self._note_globals(digest, initializer)
             except BaseException as error:
                 type_name, text = describe(error)
                 failure = InitializerFailed(f"the initializer raised {type_name} on {self._host}: {text}")
                 failure.__cause__ = error
             self._initialised[digest] = failure
         return self._initialised[digest]
+
+    def _note_globals(self, digest: bytes, initializer: Callable[..., Any]) -> None:
+        """Keep what an initializer has assigned to globals: see `_share_globals`."""
+        function = initializer.func if isinstance(initializer, partial) else initializer
+        code, scope = getattr(function, "__code__", None), getattr(function, "__globals__", {})
+        names = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"} if code else set()
+        self._assigned[digest] = (function.__module__, {name: scope[name] for name in names if name in scope})
+
+    def _share_globals(self, digest: bytes, function: Any) -> None:
+        """Let a function that travelled by value see the globals that the initializer of its mesh has set.
+
+        Such a function has globals of its own, filled with what it refers to; `global pool; pool = ...` in an
+        initializer would be for nothing otherwise. Functions of real modules share their globals anyway.
+        """
+        module, assigned = self._assigned[digest]
+        scope = getattr(function, "__globals__", None)
+        if assigned and scope is not None and function.__module__ == module:
+            scope.update(assigned)
 
     # ---- doses ----------------------------------------------------------------------------------------------
 
