@@ -265,7 +265,8 @@ class Session(Generic[W]):
                 if first < end or not sent.left:
                     raise LocalProtocolError(f"chunk {first} of spec {spec.number} overlaps, or has ended")
                 end = first + sent.chunk.count
-            if end > spec.next:
+            frozen = len(spec.open.calls) if spec.open is not None and spec.open.frozen else 0
+            if end > spec.next + frozen:
                 raise LocalProtocolError(f"spec {spec.number} has sent task {end - 1}, but is at {spec.next}")
 
 

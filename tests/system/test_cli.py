@@ -264,7 +264,7 @@ def test_status_of_something_else_says_so_and_fails() -> None:
     [
         (["hub", "--listen", "http://x"], "unknown scheme 'http'"),
         (["hub", "--listen", "tcp://127.0.0.1:seven"], "'seven' is not a port"),
-        (["hub", "--listen", "tcp://127.0.0.1:65533"], "port 65533 is too high"),
+        (["hub", "--listen", "tcp://127.0.0.1:65534"], "port 65534 is too high"),
         (["hub", "--listen", "tcp://no-such-host.invalid:0"], "'no-such-host.invalid' is not known"),
         (["hub", "--lanes", "9-3"], "'9-3' is not a range of ports"),
         (["hub", "--lisen", "x"], "--lisen"),
