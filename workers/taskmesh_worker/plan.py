@@ -44,8 +44,8 @@ from .plan_events import (
 )
 from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
 
-BLOCK = 64
-BLOCK_BELOW_S = 10e-6  # tasks longer than this are claimed one at a time
+BLOCK = 250  # at most 255: see `cells`
+BLOCK_BELOW_S = 5e-6  # tasks longer than this are claimed one at a time, so that a block takes a millisecond at most
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
 CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
 BODIES_KEPT = 512
