@@ -139,6 +139,17 @@ def test_a_function_that_nobody_refers_to_is_forgotten(world: World) -> None:
     world.nothing_else()
 
 
+def test_a_function_that_was_forgotten_and_comes_back_goes_out_again(world: World) -> None:
+    world.outcome(leased(world, 1), 0, 1)
+    world.hears(CLIENT, m.Retire(1))
+    world.tick()
+    world.actions.clear()
+    world.submits(1, spec=2)
+    world.tick()
+    world.expect_send(DAEMON, m.Body(DIGEST, b"body"))
+    world.expect_dispatch(0, 1)
+
+
 # ---- ends once, fences ----------------------------------------------------------------------------------------------
 
 
