@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from . import __version__
+from .collector import Collector
 from .core import messages as m
 from .core.ranges import Ranges, covers
 from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, ClientSpec, SentChunk, Session
@@ -32,6 +33,7 @@ from .transport.sockets import new_context
 log = logging.getLogger("taskmesh")
 
 CANCEL_WAIT_S = 1.0
+NEVER = float("inf")
 GOODBYE_S = 1.0
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 Spec = ClientSpec[Future[Any]]
@@ -122,6 +124,7 @@ class Client:
         os.set_blocking(self._wake_write, False)
         self._loop.watch(self._wake_read, self._drain_wakes)
         self._armed = False
+        self._collector = Collector()
         self._due = 0.0  # when the registration or the link needs attention although nothing arrived
         self._sent_at = 0.0
         self._welcomed = threading.Event()
@@ -202,6 +205,7 @@ class Client:
             chunk.size += len(leaf)
             if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
                 self._seal(spec)
+                self._collector.burst(self._sent_at)
             elif len(calls) == 1:
                 if monotonic() - self._sent_at >= LINGER_S:
                     self._seal(spec)
@@ -434,6 +438,7 @@ class Client:
             self.membership.on_time(now)
             self.membership.pump(now)
             self._due = self.membership.next_deadline()
+            self._collector.relax(monotonic())
         if not self.membership.registered:
             self._when_lost(now)
 
@@ -520,6 +525,7 @@ class Client:
         if threading.current_thread() is not self._thread:
             self._gone.wait(GOODBYE_S)
         self._fail(MeshClosed("the mesh was shut down before this task ended"))
+        self._collector.relax(NEVER)
         self._loop.stopping = True
         self.wake()
         if threading.current_thread() is not self._thread and self._thread.is_alive():
