@@ -25,7 +25,7 @@ EPILOG = "\n\n".join(
         examples(
             ("taskmesh hub", "In one terminal: the hub."),
             ("taskmesh worker tcp://127.0.0.1:5555", "In another: a worker for each core."),
-            ("TASKMESH_HUB=tcp://127.0.0.1:5555 python script.py", "A script that uses them."),
+            ("TASKMESH_HUB=tcp://127.0.0.1:5555 python script.py", "A script that calls f.submit and names no mesh."),
             ("taskmesh status", "What is going on."),
         ),
         " ",

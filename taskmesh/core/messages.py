@@ -166,7 +166,7 @@ class Strike(NamedTuple):
 
 
 class GiveBack(NamedTuple):
-    """Parts of a lease that certainly did not start, and, after a `Revoke`, the parts that did."""
+    """Parts of a lease that did not start, or that nobody wants any more, and, after a `Revoke`, the parts that did."""
 
     fence: int
     returned: list[tuple[int, int]]

@@ -134,6 +134,10 @@ class Membership:
             try:
                 message = unpack_control(frame)
             except PeerProtocolError as error:
+                self.dropped_frames += 1
+                if self.registered:
+                    return  # one bad reply does not end a good registration; silence would
+                self._refused = True
                 self._owner.on_refused(f"what answers at {self._endpoint} is no hub of this release ({error})")
                 return
             if isinstance(message, m.Registered) and not self.registered:
