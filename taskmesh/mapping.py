@@ -1,6 +1,6 @@
 """`Mesh.map`: many calls as few messages, and their results in order, lazily.
 
-Items are pickled into leaves of up to 1,024 items or about 64 KiB, and leaves are gathered into chunks for a
+Items are pickled into leaves of up to 2,048 items or about 64 KiB, and leaves are gathered into chunks for a
 millisecond at the most. Nobody guesses a chunk size: the daemon hands ranges of items to its runners by measured time,
 even within a leaf. Outcomes are opened in the consumer's thread, when their turn comes.
 """
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 from .client import Client, Place
 from .core import messages as m
 from .core.ranges import Ranges
-from .core.session import CHUNK_BYTES
 from .errors import PayloadError
 from .outcomes import open_failure
 from .wire.payload import describe, dump, load_each, loads, unpickling_error
 
-LEAF_ITEMS = 1024
+LEAF_ITEMS = 2048
 LEAF_BYTES = 64 * 1024
-CHUNK_ITEMS = 16_384
+CHUNK_BYTES = 128 * 1024
+CHUNK_ITEMS = 32_768
 SLOW_S = 0.001  # send what there is when gathering has taken this long
 
 

@@ -103,11 +103,7 @@ class Chunk:
         """The fewest whole leaves that hold the tasks at offsets `[lo, hi)`."""
         if lo <= self.base and hi >= self.end:
             return self
-        if self._starts is None:
-            self._starts = [0, *accumulate(unpack_sizes(self.sizes))]
-            if self.items:
-                self._bounds = [0, *accumulate(unpack_sizes(self.items))]
-        starts, bounds = self._starts, self._bounds
+        starts, bounds = self._tables()
         if bounds is None:
             a, b = lo - self.base, hi - self.base
             base, tasks = lo, hi - lo
@@ -124,3 +120,22 @@ class Chunk:
             self.grain,
             self.payload[starts[a] : starts[b]],
         )
+
+    def whole_leaves(self, lo: int, hi: int) -> int:
+        """The end of the last leaf that ends in `(lo, hi]`, or `hi` when none does: where a cut costs least.
+
+        A leaf that is cut in the middle travels twice, and is unpickled twice.
+        """
+        _, bounds = self._tables()
+        if bounds is None:
+            return hi
+        end = self.base + bounds[bisect_right(bounds, hi - self.base) - 1]
+        return end if end > lo else hi
+
+    def _tables(self) -> tuple[list[int], list[int] | None]:
+        """Where each leaf starts in the payload, and, when leaves hold several tasks, with which task it starts."""
+        if self._starts is None:
+            self._starts = [0, *accumulate(unpack_sizes(self.sizes))]
+            if self.items:
+                self._bounds = [0, *accumulate(unpack_sizes(self.items))]
+        return self._starts, self._bounds

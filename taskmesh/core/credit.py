@@ -13,6 +13,9 @@ AHEAD_S = 0.03
 DOSE_S = 0.005
 """Seconds of work that a runner is handed at a time."""
 
+LEAST_S = 0.0003
+"""Seconds of work that is worth a dose of its own: less is not split between runners."""
+
 UNKNOWN_S = AHEAD_S
 """The price of a task of which nothing is known: with it, a daemon is handed twice its slots."""
 
@@ -57,6 +60,10 @@ class Pace:
         if solo or self.mean_s is None:
             return 1
         return max(1, min(int(DOSE_S / max(self.peak_s, 1e-7)), self.finished))
+
+    def least(self) -> int:
+        """How many tasks are too few to be split between runners."""
+        return 1 if self.mean_s is None else max(1, int(LEAST_S / max(self.peak_s, 1e-7)))
 
 
 def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:

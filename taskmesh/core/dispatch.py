@@ -40,6 +40,8 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
             continue
         lo, hi = live[0]
         rest = min(hi, lo + tasks)
+        if rest < hi and piece.chunk.chunk.grain == 1:
+            rest = piece.chunk.chunk.whole_leaves(lo, rest)
         served_s = _lease(scheduler, daemon, piece, lo, rest, actions)
         if rest >= live[-1][1]:
             ready.pop(priority, session, served_s)

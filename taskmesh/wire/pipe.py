@@ -21,6 +21,9 @@ REQUEST = Struct("<Q")  # daemon to nursery: the number of a runner to fork
 ANSWER = Struct("<cQq")  # nursery to daemon: kind, number, pid or wait status
 FORKED, GONE = b"F", b"G"
 
+CLAIM_BITS = 12  # of a claim word: how many tasks it claims; the rest is the position of its end
+CLAIM_MOST = (1 << CLAIM_BITS) - 1
+
 _DOSE = Struct("<QQQQQIIHHHQQQQQ")
 _OUTCOME = Struct("<QIBd")
 _STOPPED = Struct("<QQ")

@@ -42,6 +42,15 @@ def test_a_cut_of_everything_is_the_chunk_itself() -> None:
     assert chunk.cut(0, 5) is chunk
 
 
+def test_a_cut_between_leaves_is_found() -> None:
+    chunk = Chunk(7, 0, 9, pack_sizes([1, 1, 1]), pack_sizes([4, 2, 3]), 1, b"abc")
+    assert [chunk.whole_leaves(0, hi) for hi in range(1, 10)] == [1, 2, 3, 4, 4, 6, 6, 6, 9]
+    assert chunk.whole_leaves(4, 5) == 5, "no leaf ends there: cut it"
+    assert chunk.cut(4, 9).whole_leaves(4, 8) == 6, "in a cut as well"
+    calls = Chunk(7, 0, 3, pack_sizes([1, 1, 1]), b"", 1, b"abc")
+    assert calls.whole_leaves(0, 2) == 2
+
+
 @given(st.lists(st.integers(0, 2**32 - 1)))
 def test_sizes_travel_as_little_endian_words(values: list[int]) -> None:
     packed = pack_sizes(values)

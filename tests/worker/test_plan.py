@@ -189,7 +189,7 @@ def test_a_block_that_killed_its_runner_runs_again_one_task_at_a_time(one: PlanW
     one.dispatch(items(64))
     one.tick()
     hand = one.hand(1, 0, 64)
-    assert hand.dose.block == p.BLOCK
+    assert hand.dose.block == 500  # half a millisecond
     one.happens(p.RunnerGone(1, (start, start + 64), b""))
     one.tick()
     one.expect(p.Start(2))
@@ -295,7 +295,7 @@ def test_a_tail_behind_a_long_task_goes_to_a_runner_that_idles() -> None:
     world.tick()
     world.expect(p.Start(1), p.Start(2))
     world.happens(p.RunnerReady(1))
-    start = world.warm_up(runner=1)
+    start = world.warm_up(runner=1, task_s=1e-3)
     world.dispatch(calls(4))
     world.tick()
     world.hand(1, 0, 2)
@@ -312,6 +312,19 @@ def test_a_tail_behind_a_long_task_goes_to_a_runner_that_idles() -> None:
     world.tick()
     world.hand(2, 1, 2)
     assert world.plan.runners[1].tasks() == 1, "the first keeps what it has claimed"
+
+
+def test_what_is_not_worth_a_dose_of_its_own_is_not_split() -> None:
+    world = PlanWorld(2)
+    world.tick()
+    world.expect(p.Start(1), p.Start(2))
+    world.happens(p.RunnerReady(1))
+    world.warm_up(task_s=1e-5)
+    world.happens(p.RunnerReady(2))
+    world.dispatch(calls(20))  # 0.2 ms of work
+    world.tick()
+    world.hand(1, 0, 20)
+    world.nothing_else()
 
 
 def test_a_runner_that_dies_while_it_is_recalled_leaves_nothing_behind(one: PlanWorld) -> None:

@@ -331,7 +331,7 @@ def test_a_dose_that_arrives_byte_by_byte_is_run(daemon: Daemon) -> None:
 def test_a_claim_names_where_it_begins() -> None:
     fd = create()
     cells = Cells(fd)
-    cells.words[0] = 1000 << 8 | 64
+    cells.words[0] = 1000 << 12 | 64
     assert cells.claimed() == (936, 1000)
     cells.set_limit(2**60)
     assert cells.words[1] == 2**60

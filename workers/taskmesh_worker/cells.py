@@ -4,7 +4,7 @@ The runner writes `claimed`, the end of what it is about to run, and then reads 
 waits at least 1 ms, and reads `claimed`. One of the two therefore sees the other's word: the wait is longer than any
 store takes to leave a processor's buffer. (Dekker's argument, with time in place of a fence.)
 
-`claimed` is `end << 8 | length`, so that one store also says where the claim begins: length is at most 255. Both are
+`claimed` is `end << 12 | length`, so that one store also says where the claim begins: length is at most 4,095. Both are
 aligned, so that loads and stores are single instructions.
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import mmap
 import os
+
+from taskmesh.wire.pipe import CLAIM_BITS, CLAIM_MOST
 
 CLAIMED, LIMIT = 0, 1
 SIZE = 16
@@ -41,7 +43,8 @@ class Cells:
     def claimed(self) -> tuple[int, int]:
         """The positions `[lo, hi)` that the runner claimed last."""
         word = self.words[CLAIMED]
-        return (word >> 8) - (word & 0xFF), word >> 8
+        end = word >> CLAIM_BITS
+        return end - (word & CLAIM_MOST), end
 
     def set_limit(self, limit: int) -> None:
         """Let the runner claim up to position `limit`, exclusive."""

@@ -22,7 +22,7 @@ from taskmesh.core import messages as m
 from taskmesh.core.credit import Pace
 from taskmesh.core.ranges import Ranges, add, overlap
 from taskmesh.errors import LocalProtocolError, PeerProtocolError
-from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
+from taskmesh.wire.pipe import CLAIM_MOST, Dose, PipeOutcome, PipeStopped
 
 from .plan_events import (
     Action,
@@ -44,8 +44,8 @@ from .plan_events import (
 )
 from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
 
-BLOCK = 250  # at most 255: see `cells`
-BLOCK_BELOW_S = 5e-6  # tasks longer than this are claimed one at a time, so that a block takes a millisecond at most
+BLOCK_S = 0.0005  # very short items are claimed in blocks of about this many seconds of work
+BLOCK_BELOW_S = 5e-6  # items longer than this are claimed one at a time
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
 CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
 BODIES_KEPT = 512
@@ -409,17 +409,18 @@ class Plan:
             return False
         pace, chunk = piece.work.pace, d.chunk
         share = -(-self._queued // max(1, len(self.runners)))
-        tasks = min(pace.dose(piece.solo), share)
+        tasks = min(pace.dose(piece.solo), max(share, pace.least()))
         if chunk.grain > 1:
             tasks = max(chunk.grain, tasks - tasks % chunk.grain)
         hi = min(piece.hi, piece.lo + tasks)
+        if hi < piece.hi and chunk.grain == 1:
+            hi = chunk.whole_leaves(piece.lo, hi)
         self._dequeue()
         if hi < piece.hi:
             self._enqueue(piece._replace(lo=hi), front=True)
-        short = bool(chunk.items) and not piece.solo and pace.mean_s is not None and pace.peak_s < BLOCK_BELOW_S
         at = runner.next_at
         dose = Dose(
-            at, d.session, d.spec, piece.attempt, piece.lo, hi, BLOCK if short else 1,
+            at, d.session, d.spec, piece.attempt, piece.lo, hi, _block(piece),
             d.name, d.digest, d.init, chunk.cut(piece.lo, hi),
         )  # fmt: skip
         runner.handed.append(Handed(at, piece, piece.lo, hi, pace.price_s()))
@@ -495,6 +496,14 @@ class Plan:
                     held[fence] = held.get(fence, 0) + h.hi - h.lo
         if held != self._open:
             raise LocalProtocolError(f"leases hold {held}, the books say {self._open}")
+
+
+def _block(piece: Piece) -> int:
+    """How many tasks a runner may claim at once: one, or `BLOCK_S` of work where items are known to be very short."""
+    pace = piece.work.pace
+    if not piece.work.dispatch.chunk.items or piece.solo or pace.mean_s is None or pace.peak_s >= BLOCK_BELOW_S:
+        return 1
+    return min(CLAIM_MOST, int(BLOCK_S / max(pace.peak_s, 1e-9)))
 
 
 __all__ = [

@@ -37,6 +37,10 @@ class Results:
         self._at = at
         self._run_since = perf_counter()
 
+    def end(self) -> None:
+        """A dose has ended: an outcome speaks of one dose only. What there is may wait for more."""
+        self._close_run()
+
     def value(self, value: Any, name: str) -> None:
         """The result of one call."""
         self._name = name

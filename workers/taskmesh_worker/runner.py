@@ -25,6 +25,7 @@ from taskmesh.task import TaskInfo, enter_runner, plain_function
 from taskmesh.wire.payload import describe, dump_error, loads, unpickling_error
 from taskmesh.wire.pipe import (
     BODY,
+    CLAIM_BITS,
     DOSE,
     DROP,
     READY,
@@ -91,6 +92,7 @@ class Runner:
                 elif kind == DROP:
                     self._bodies.pop(body, None)
                     self._functions.pop(body, None)
+            self._results.flush()  # of very short items, which may wait for one another
 
     def _send(self, buffers: list[bytes | memoryview]) -> None:
         """Write everything. The daemon always reads, so this does not wait for long."""
@@ -166,6 +168,8 @@ class Runner:
     # ---- doses ----------------------------------------------------------------------------------------------
 
     def _run(self, dose: Dose) -> None:
+        if dose.block == 1:
+            self._results.flush()  # who knows how long this takes
         self._results.begin(dose.at)
         self._dose = dose
         try:
@@ -178,7 +182,10 @@ class Runner:
                 done = self._run_calls(dose, function)
         finally:
             self._dose = None
-        self._results.flush()
+        if dose.block == 1 or done < dose.hi:
+            self._results.flush()
+        else:
+            self._results.end()
         if done < dose.hi:
             at = dose.at + done - dose.lo
             self._send(pack_stopped(PipeStopped(at, dose.at + dose.hi - dose.lo)))
@@ -188,7 +195,7 @@ class Runner:
         """Claim `tasks` from `offset` on. False: the limit forbids it, and nothing is claimed."""
         end = dose.at + offset - dose.lo + tasks
         before = self._words[CLAIMED]
-        self._words[CLAIMED] = end << 8 | tasks
+        self._words[CLAIMED] = end << CLAIM_BITS | tasks
         if self._words[LIMIT] < end:
             self._words[CLAIMED] = before
             return False
@@ -213,7 +220,7 @@ class Runner:
             end = start + sizes[offset - chunk.base]
             position += 1
             before = words[CLAIMED]  # `_claim`, inline: this loop is the hot one
-            words[CLAIMED] = position << 8 | 1
+            words[CLAIMED] = position << CLAIM_BITS | 1
             if words[LIMIT] < position:
                 words[CLAIMED] = before
                 return offset
