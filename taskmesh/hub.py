@@ -163,12 +163,12 @@ class Hub:
     def _answer_heartbeat(self, beat: m.Heartbeat, now: float) -> m.HeartbeatReply:
         lane = self._lanes.get(beat.instance)
         if lane is None or beat.incarnation != self.incarnation or beat.epoch != lane.stream.epoch:
-            return m.HeartbeatReply(False, 0)
+            return m.HeartbeatReply(False, 0, 0)
         self.scheduler.heard(beat.instance, beat.epoch, now)
         if beat.seen <= lane.stream.link.last:
             lane.stream.link.on_ack(beat.seen, now)
         self._dirty.add(lane)
-        return m.HeartbeatReply(True, lane.stream.link.seen)
+        return m.HeartbeatReply(True, lane.stream.link.seen, lane.stream.link.last)
 
     def _answer_register(self, request: m.Register, now: float) -> m.ControlMessage:
         lane = self._lanes.get(request.instance)

@@ -92,7 +92,7 @@ def _lease(scheduler: Scheduler, daemon: DaemonState, piece: Piece, lo: int, hi:
             actions.append(Send(daemon.instance, m.Body(digest, body)))
     message = m.Dispatch(
         fence, spec.session, spec.number, spec.name, spec.digest, spec.init, piece.attempt, piece.solo,
-        lo, hi, state.chunk.cut(lo, hi),
+        lo, hi, spec.limits, state.chunk.cut(lo, hi),
     )  # fmt: skip
     actions.append(Send(daemon.instance, message))
     return (hi - lo) * price_s

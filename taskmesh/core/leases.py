@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import LocalProtocolError
+from . import messages as m
 from .chunk import Chunk
 from .credit import Pace
 from .lifecycle import State, Step, next_state
@@ -28,6 +29,7 @@ class SpecState:
     digest: bytes
     init: bytes
     priority: int
+    limits: m.Limits = m.NO_LIMITS
     pace: Pace = field(default_factory=Pace)
     chunks: dict[int, ChunkState] = field(default_factory=dict)
     submitted: int = 0

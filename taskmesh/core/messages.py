@@ -6,6 +6,7 @@ NamedTuples, because they cost a third of a frozen dataclass to build, and these
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ class Form(IntEnum):
     LIST = 1  # one pickle of a list with one result for each task
     EACH = 2  # u32 count, u32 sizes, then one pickle for each task
     ERROR = 3  # one task that raised: a pickled `(type name, message, traceback, pickled exception or None)`
-    LOST = 4  # one task whose runner died: msgpack map, written by hub or daemon, never a pickle
+    LOST = 4  # one task that its runner did not end itself: msgpack map, written by hub or daemon, never a pickle
+    CANCELLED = 5  # one task that was interrupted because its client cancelled it: nothing. Daemon to hub only
 
 
 class Outcome(NamedTuple):
@@ -32,6 +34,17 @@ class Outcome(NamedTuple):
     blob: bytes
 
 
+class Limits(NamedTuple):
+    """What each task of a spec may take. `timeout_s` in seconds and `memory` in bytes: 0 means no limit."""
+
+    timeout_s: float = 0.0
+    memory: int = 0
+    at_most_once: bool = False
+
+
+NO_LIMITS = Limits()
+
+
 # ---- client to hub, on submit -----------------------------------------------------------------------------------
 
 
@@ -43,6 +56,7 @@ class Spec(NamedTuple):
     digest: bytes
     init: bytes
     priority: int
+    limits: Limits = NO_LIMITS
 
 
 class Body(NamedTuple):
@@ -53,19 +67,21 @@ class Body(NamedTuple):
 
 
 class Submit(NamedTuple):
-    """A chunk of new tasks."""
+    """A chunk of new tasks; or, with `left`, what has not ended of one that a hub has been offered before."""
 
     spec: int
     chunk: Chunk
+    left: Sequence[tuple[int, int]] = ()
 
 
 class Cancel(NamedTuple):
-    """Cancel what has not started among the tasks at offsets `[lo, hi)` of a chunk."""
+    """Cancel what has not started among the tasks at offsets `[lo, hi)` of a chunk; `interrupt`: what runs, too."""
 
     spec: int
     first: int
     lo: int
     hi: int
+    interrupt: bool = False
 
 
 class Retire(NamedTuple):
@@ -96,6 +112,14 @@ class Cancelled(NamedTuple):
     kept: list[tuple[int, int]]
 
 
+class Rejected(NamedTuple):
+    """The hub does not take this chunk, and `why`: nothing of it will run."""
+
+    spec: int
+    first: int
+    why: str
+
+
 class Goodbye(NamedTuple):
     """The hub needs nothing more of this peer, or is going away (`why` says so)."""
 
@@ -118,21 +142,29 @@ class Dispatch(NamedTuple):
     solo: bool
     lo: int
     hi: int
+    limits: Limits
     chunk: Chunk
 
 
 class Revoke(NamedTuple):
-    """Give back what has not started among offsets `[lo, hi)` of a lease."""
+    """Give back what has not started among offsets `[lo, hi)` of a lease; `interrupt`: end what runs of it, too."""
 
     fence: int
     lo: int
     hi: int
+    interrupt: bool = False
 
 
 class Forget(NamedTuple):
     """A session is over: nobody wants the outcomes of its tasks any more."""
 
     session: int
+
+
+class Settled(NamedTuple):
+    """Outcomes that the hub will never need again, as `(fence, lo, hi)`: the daemon frees them."""
+
+    parts: list[tuple[int, int, int]]
 
 
 # ---- daemon to hub, on sink -------------------------------------------------------------------------------------
@@ -171,6 +203,24 @@ class GiveBack(NamedTuple):
     fence: int
     returned: list[tuple[int, int]]
     kept: list[tuple[int, int]]
+
+
+class Holding(NamedTuple):
+    """What a daemon still holds of a lease: offsets that wait or run there, and have no outcome yet."""
+
+    fence: int
+    session: int
+    spec: int
+    first: int
+    attempt: int
+    solo: bool
+    ranges: list[tuple[int, int]]
+
+
+class Inventory(NamedTuple):
+    """The first message on a new link from a daemon that was registered before, after its unsettled outcomes."""
+
+    holdings: list[Holding]
 
 
 class NeedBody(NamedTuple):
@@ -232,19 +282,21 @@ class Refused(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """I am alive, and have received `seen`."""
+    """I am alive, and have received `seen`; a daemon's runners hold `held`, as `(fence, lo, hi)`."""
 
     instance: int
     incarnation: int
     epoch: int
     seen: int
+    held: list[tuple[int, int, int]]
 
 
 class HeartbeatReply(NamedTuple):
-    """`known`: the hub still counts this registration as live. `seen`: what the hub has received."""
+    """`known`: the hub still counts this registration as live. It has received `seen`, and sent up to `last`."""
 
     known: bool
     seen: int
+    last: int
 
 
 class StatusRequest(NamedTuple):
@@ -258,8 +310,8 @@ class StatusReply(NamedTuple):
 
 
 LinkMessage = (
-    Spec | Body | Submit | Cancel | Retire | Close | Results | Cancelled | Goodbye
-    | Dispatch | Revoke | Forget | Done | Strike | GiveBack | NeedBody | Slots | Leaving
+    Spec | Body | Submit | Cancel | Retire | Close | Results | Cancelled | Rejected | Goodbye
+    | Dispatch | Revoke | Forget | Settled | Done | Strike | GiveBack | Inventory | NeedBody | Slots | Leaving
 )  # fmt: skip
 ControlMessage = (
     Register | Registered | Refused | Heartbeat | HeartbeatReply | StatusRequest | StatusReply

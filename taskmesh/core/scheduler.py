@@ -272,7 +272,7 @@ class Scheduler:
         if spec.spec in session.specs:
             return
         session.specs[spec.spec] = SpecState(
-            session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority
+            session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits
         )
         self.bodies.refer(spec.digest, spec.init)
 
@@ -291,10 +291,11 @@ class Scheduler:
         if chunk.first < spec.submitted:
             return  # offered again; it is here, or has ended
         spec.submitted = chunk.first + chunk.count
-        state = ChunkState(spec, chunk, [(0, chunk.count)])
+        state = ChunkState(spec, chunk, list(submit.left) or [(0, chunk.count)])
         spec.chunks[chunk.first] = state
         self.totals.submitted += chunk.count
-        self.ready.push(spec.priority, session.instance, Piece(state, 0, chunk.count, 1, False))
+        for lo, hi in state.ready:
+            self.ready.push(spec.priority, session.instance, Piece(state, lo, hi, 1, False))
 
     def _on_cancel(self, session: Session, cancel: m.Cancel) -> None:
         spec = session.specs.get(cancel.spec)

@@ -64,6 +64,7 @@ class ClientSpec(Generic[W]):
     init_body: bytes
     priority: int
     body: bytes
+    limits: m.Limits
     next: int = 0
     open: OpenChunk[W] | None = None
     sent: dict[int, SentChunk[W]] = field(default_factory=dict)
@@ -106,11 +107,17 @@ class Session(Generic[W]):
     # ---- specs ----------------------------------------------------------------------------------------------
 
     def define(
-        self, name: str, body: bytes, digest: bytes, init: tuple[bytes, bytes] | None, priority: int
+        self,
+        name: str,
+        body: bytes,
+        digest: bytes,
+        init: tuple[bytes, bytes] | None,
+        priority: int,
+        limits: m.Limits = m.NO_LIMITS,
     ) -> tuple[ClientSpec[W], list[m.LinkMessage]]:
         """A new spec, and the messages that tell the hub of it. `init` is digest and body of the initializer."""
         self._numbers += 1
-        spec: ClientSpec[W] = ClientSpec(self._numbers, name, digest, *(init or (b"", b"")), priority, body)
+        spec: ClientSpec[W] = ClientSpec(self._numbers, name, digest, *(init or (b"", b"")), priority, body, limits)
         messages = self._introduce(spec)
         self.unsent.extend(messages)
         self.specs[spec.number] = spec
@@ -118,7 +125,9 @@ class Session(Generic[W]):
         return spec, messages
 
     def _introduce(self, spec: ClientSpec[W]) -> list[m.LinkMessage]:
-        messages: list[m.LinkMessage] = [m.Spec(spec.number, spec.name, spec.digest, spec.init, spec.priority)]
+        messages: list[m.LinkMessage] = [
+            m.Spec(spec.number, spec.name, spec.digest, spec.init, spec.priority, spec.limits)
+        ]
         messages += [
             m.Body(digest, body)
             for digest, body in ((spec.digest, spec.body), (spec.init, spec.init_body))
@@ -234,13 +243,7 @@ class Session(Generic[W]):
             messages += self._introduce(spec)
             self._count_bodies(spec)
             for sent in spec.sent.values():
-                messages += [
-                    m.Submit(spec.number, sent.chunk),
-                    *(
-                        m.Cancel(spec.number, sent.chunk.first, lo, hi)
-                        for lo, hi in _complement(sent.left, sent.chunk.count)
-                    ),
-                ]
+                messages.append(m.Submit(spec.number, sent.chunk, sent.left))
         return messages
 
     @property
@@ -268,10 +271,3 @@ class Session(Generic[W]):
             frozen = len(spec.open.calls) if spec.open is not None and spec.open.frozen else 0
             if end > spec.next + frozen:
                 raise LocalProtocolError(f"spec {spec.number} has sent task {end - 1}, but is at {spec.next}")
-
-
-def _complement(ranges: Ranges, end: int) -> Ranges:
-    rest: Ranges = [(0, end)]
-    for lo, hi in ranges:
-        rest = subtract(rest, lo, hi)
-    return rest

@@ -275,7 +275,7 @@ class Membership:
             self._heartbeat_at = now + HEARTBEAT_S
             assert self.stream is not None
             stream = self.stream
-            self._ask(m.Heartbeat(self._request.instance, stream.incarnation, stream.epoch, stream.link.seen), now)
+            self._ask(m.Heartbeat(self._request.instance, stream.incarnation, stream.epoch, stream.link.seen, []), now)
         if self.stream is not None:
             with self._lock:
                 self.stream.link.on_time(now)

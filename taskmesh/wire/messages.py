@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -20,9 +21,9 @@ Message = m.LinkMessage | m.ControlMessage
 
 KINDS: dict[int, type[Message]] = {
     1: m.Spec, 2: m.Body, 3: m.Submit, 4: m.Cancel, 5: m.Retire, 6: m.Close,
-    10: m.Results, 11: m.Cancelled, 12: m.Goodbye,
-    20: m.Dispatch, 21: m.Revoke, 22: m.Forget,
-    30: m.Done, 31: m.Strike, 32: m.GiveBack, 33: m.NeedBody, 34: m.Slots, 35: m.Leaving,
+    10: m.Results, 11: m.Cancelled, 12: m.Goodbye, 13: m.Rejected,
+    20: m.Dispatch, 21: m.Revoke, 22: m.Forget, 23: m.Settled,
+    30: m.Done, 31: m.Strike, 32: m.GiveBack, 33: m.NeedBody, 34: m.Slots, 35: m.Leaving, 36: m.Inventory,
     40: m.Register, 41: m.Registered, 42: m.Refused, 43: m.Heartbeat, 44: m.HeartbeatReply,
     45: m.StatusRequest, 46: m.StatusReply,
 }  # fmt: skip
@@ -109,18 +110,20 @@ def _outcome(fields: Sequence[Any]) -> m.Outcome:
 
 
 def _submit(f: Sequence[Any]) -> m.Submit:
-    chunk = _chunk(f[1])
+    chunk, left = _chunk(f[1]), _ranges(f[2])
     if chunk.base:
         raise PeerProtocolError("a new chunk starts at offset 0")
-    return m.Submit(f[0], chunk)
+    if any(hi > chunk.count for _, hi in left) or any(a[1] > b[0] for a, b in pairwise(left)):
+        raise PeerProtocolError("what is left of a chunk is not inside it, or not in order")
+    return m.Submit(f[0], chunk, left)
 
 
 def _dispatch(f: Sequence[Any]) -> m.Dispatch:
     _digests(f[4], f[5])
-    chunk = _chunk(f[10])
+    chunk = _chunk(f[11])
     if not chunk.base <= f[8] < f[9] <= chunk.end:
         raise PeerProtocolError(f"[{f[8]}, {f[9]}) is not inside its chunk")
-    return m.Dispatch._make((*f[:10], chunk))
+    return m.Dispatch._make((*f[:10], _limits(f[10]), chunk))
 
 
 def _digests(digest: bytes, init: bytes = b"") -> None:
@@ -132,7 +135,7 @@ def _spec(f: Sequence[Any]) -> m.Spec:
     _digests(f[2], f[3])
     if f[0] < 0:
         raise PeerProtocolError("a negative number of a spec")
-    return m.Spec(*f)
+    return m.Spec(*f[:5], _limits(f[5]))
 
 
 def _body(f: Sequence[Any]) -> m.Body:
@@ -168,15 +171,43 @@ def _strike(f: Sequence[Any]) -> m.Strike:
     return m.Strike(*f)
 
 
+def _limits(fields: Sequence[Any]) -> m.Limits:
+    if [type(field) for field in fields] != [float, int, bool]:
+        raise PeerProtocolError("the fields of limits have the wrong types")
+    if not 0.0 <= fields[0] < math.inf or fields[1] < 0:
+        raise PeerProtocolError("a limit that is none")
+    return m.Limits(*fields)
+
+
+def _parts(values: Sequence[Any]) -> list[tuple[int, int, int]]:
+    parts = []
+    for fence, lo, hi in values:
+        if not type(fence) is type(lo) is type(hi) is int or fence < 0:
+            raise PeerProtocolError("not a part of a lease")
+        _range(lo, hi)
+        parts.append((fence, lo, hi))
+    return parts
+
+
+def _holding(fields: Sequence[Any]) -> m.Holding:
+    if [type(field) for field in fields] != [int, int, int, int, int, bool, tuple] or min(fields[:5]) < 0:
+        raise PeerProtocolError("the fields of a holding have the wrong types, or are negative")
+    return m.Holding(*fields[:6], _ranges(fields[6]))
+
+
+def _heartbeat(f: Sequence[Any]) -> m.Heartbeat:
+    return m.Heartbeat(*f[:4], _parts(f[4]))
+
+
 def _plain(cls: Callable[..., Message]) -> Callable[[Sequence[Any]], Message]:
     return lambda fields: cls(*fields)
 
 
 _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Message] | None]] = {
-    m.Spec: ([int, str, bytes, bytes, int], _spec),
+    m.Spec: ([int, str, bytes, bytes, int, tuple], _spec),
     m.Body: ([bytes, bytes], _body),
-    m.Submit: ([int, tuple], _submit),
-    m.Cancel: ([int, int, int, int], _cancel),
+    m.Submit: ([int, tuple, tuple], _submit),
+    m.Cancel: ([int, int, int, int, bool], _cancel),
     m.Retire: ([int], None),
     m.Close: ([], None),
     m.Results: ([tuple], lambda f: m.Results([_outcome(o) for o in f[0]])),
@@ -185,23 +216,26 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
         lambda f: m.Cancelled(f[0], f[1], _ranges(f[2]), _ranges(f[3])),
     ),
     m.Goodbye: ([str], None),
-    m.Dispatch: ([int, int, int, str, bytes, bytes, int, bool, int, int, tuple], _dispatch),
-    m.Revoke: ([int, int, int], _revoke),
+    m.Rejected: ([int, int, str], None),
+    m.Dispatch: ([int, int, int, str, bytes, bytes, int, bool, int, int, tuple, tuple], _dispatch),
+    m.Revoke: ([int, int, int, bool], _revoke),
     m.Forget: ([int], None),
+    m.Settled: ([tuple], lambda f: m.Settled(_parts(f[0]))),
     m.Done: ([tuple], lambda f: m.Done([_finished(e) for e in f[0]])),
     m.Strike: ([int, int, int, bytes], _strike),
     m.GiveBack: (
         [int, tuple, tuple],
         lambda f: m.GiveBack(f[0], _ranges(f[1]), _ranges(f[2])),
     ),
+    m.Inventory: ([tuple], lambda f: m.Inventory([_holding(h) for h in f[0]])),
     m.NeedBody: ([bytes], _need_body),
     m.Slots: ([int], None),
     m.Leaving: ([], None),
     m.Register: ([str, int, int, int, int, int, str, str, int, int, str, str], None),
     m.Registered: ([int, int, bool, int, str, str, str], None),
     m.Refused: ([str], None),
-    m.Heartbeat: ([int, int, int, int], None),
-    m.HeartbeatReply: ([bool, int], None),
+    m.Heartbeat: ([int, int, int, int, tuple], _heartbeat),
+    m.HeartbeatReply: ([bool, int, int], None),
     m.StatusRequest: ([], None),
     m.StatusReply: ([bytes], None),
 }

@@ -52,7 +52,7 @@ def dispatches(draw: st.DrawFn) -> m.Dispatch:
     hi = draw(st.integers(lo + 1, chunk.count))
     return m.Dispatch(
         draw(FENCE), draw(SMALL), draw(SMALL), "f", draw(DIGESTS), draw(DIGESTS | st.just(b"")), 1,
-        draw(st.booleans()), lo, hi, chunk,
+        draw(st.booleans()), lo, hi, m.NO_LIMITS, chunk,
     )  # fmt: skip
 
 

@@ -29,6 +29,10 @@ def ranges(draw: st.DrawFn) -> tuple[int, int]:
     return lo, lo + draw(st.integers(1, 1000))
 
 
+LIMITS = st.builds(m.Limits, st.floats(0, 1e9), st.integers(0, 2**50), st.booleans())
+PARTS = st.lists(st.tuples(numbers, st.integers(0, 9), st.integers(10, 20)), max_size=3)
+
+
 @st.composite
 def chunks(draw: st.DrawFn) -> Chunk:
     leaves = draw(st.lists(st.binary(max_size=20), min_size=1, max_size=10))
@@ -51,7 +55,18 @@ def dispatches(draw: st.DrawFn) -> m.Dispatch:
     lo = draw(st.integers(0, chunk.count - 1))
     hi = draw(st.integers(lo + 1, chunk.count))
     return m.Dispatch(
-        draw(numbers), draw(ids), 1, draw(texts), draw(digests), b"", 1, draw(st.booleans()), lo, hi, chunk
+        draw(numbers),
+        draw(ids),
+        1,
+        draw(texts),
+        draw(digests),
+        b"",
+        1,
+        draw(st.booleans()),
+        lo,
+        hi,
+        draw(LIMITS),
+        chunk,
     )
 
 
@@ -60,29 +75,38 @@ def spread(kind: Callable[..., Message]) -> Callable[..., Message]:
 
 
 MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
-    m.Spec: st.builds(m.Spec, small, texts, digests, st.just(b""), st.integers(-1000, 1000)),
+    m.Spec: st.builds(m.Spec, small, texts, digests, st.just(b""), st.integers(-1000, 1000), LIMITS),
     m.Body: st.builds(m.Body, digests, st.binary()),
-    m.Submit: st.builds(m.Submit, small, chunks()),
-    m.Cancel: st.builds(lambda s, f, r: m.Cancel(s, f, *r), small, numbers, ranges()),
+    m.Submit: st.builds(lambda s, c: m.Submit(s, c, [(0, c.count)] if s % 2 else []), small, chunks()),
+    m.Cancel: st.builds(lambda s, f, r, i: m.Cancel(s, f, *r, i), small, numbers, ranges(), st.booleans()),
     m.Retire: st.builds(m.Retire, small),
     m.Close: st.builds(m.Close),
     m.Results: st.builds(m.Results, st.lists(outcomes(), max_size=5)),
     m.Cancelled: st.builds(m.Cancelled, small, numbers, st.lists(ranges()), st.lists(ranges())),
     m.Goodbye: st.builds(m.Goodbye, texts),
+    m.Rejected: st.builds(m.Rejected, small, numbers, texts),
     m.Dispatch: dispatches(),
-    m.Revoke: st.builds(lambda f, r: m.Revoke(f, *r), numbers, ranges()),
+    m.Revoke: st.builds(lambda f, r, i: m.Revoke(f, *r, i), numbers, ranges(), st.booleans()),
     m.Forget: st.builds(m.Forget, ids),
+    m.Settled: st.builds(m.Settled, PARTS),
     m.Done: st.builds(m.Done, st.lists(st.builds(m.Finished, numbers, ids, st.floats(0, 1e6), outcomes()), max_size=5)),
     m.Strike: st.builds(lambda f, r, b: m.Strike(f, r[0], r[1], b), numbers, ranges(), st.binary()),
     m.GiveBack: st.builds(m.GiveBack, numbers, st.lists(ranges()), st.lists(ranges())),
+    m.Inventory: st.builds(
+        m.Inventory,
+        st.lists(
+            st.builds(m.Holding, numbers, ids, small, numbers, small, st.booleans(), st.lists(ranges(), max_size=3)),
+            max_size=3,
+        ),
+    ),
     m.NeedBody: st.builds(m.NeedBody, digests),
     m.Slots: st.builds(m.Slots, small),
     m.Leaving: st.builds(m.Leaving),
     m.Register: st.builds(m.Register, texts, ids, small, ids, small, numbers, texts, texts, small, small, texts, texts),
     m.Registered: st.builds(m.Registered, ids, small, st.booleans(), numbers, texts, texts, texts),
     m.Refused: st.builds(m.Refused, texts),
-    m.Heartbeat: st.builds(m.Heartbeat, ids, ids, small, numbers),
-    m.HeartbeatReply: st.builds(m.HeartbeatReply, st.booleans(), numbers),
+    m.Heartbeat: st.builds(m.Heartbeat, ids, ids, small, numbers, PARTS),
+    m.HeartbeatReply: st.builds(m.HeartbeatReply, st.booleans(), numbers, numbers),
     m.StatusRequest: st.builds(m.StatusRequest),
     m.StatusReply: st.builds(m.StatusReply, st.binary()),
 }

@@ -84,7 +84,7 @@ def test_a_function_travels_once_to_each_runner(two: PlanWorld) -> None:
 
 def test_work_whose_function_is_missing_waits_for_it_and_it_is_asked_for_once(one: PlanWorld) -> None:
     chunk = calls(2)
-    one.happens(p.FromHub(m.Dispatch(1, SESSION, 1, "f", DIGEST, b"", 1, False, 0, 2, chunk)))
+    one.happens(p.FromHub(m.Dispatch(1, SESSION, 1, "f", DIGEST, b"", 1, False, 0, 2, m.NO_LIMITS, chunk)))
     one.tick()
     one.expect_report(m.NeedBody(DIGEST))
     one.tick(1.0)
@@ -97,7 +97,7 @@ def test_work_whose_function_is_missing_waits_for_it_and_it_is_asked_for_once(on
 
 def test_other_work_goes_on_while_a_function_is_missing(one: PlanWorld) -> None:
     missing = b"?" * 16
-    one.happens(p.FromHub(m.Dispatch(1, SESSION, 9, "g", missing, b"", 1, False, 0, 1, calls(1))))
+    one.happens(p.FromHub(m.Dispatch(1, SESSION, 9, "g", missing, b"", 1, False, 0, 1, m.NO_LIMITS, calls(1))))
     one.dispatch(calls(1), fence=2)
     one.tick()
     one.expect_report(m.NeedBody(missing))

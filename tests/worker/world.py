@@ -78,7 +78,7 @@ class PlanWorld:
         """A lease arrives, of a function that is known."""
         self.happens(p.FromHub(m.Body(DIGEST, b"body")))
         end = chunk.count if hi is None else hi
-        dispatch = m.Dispatch(fence, session, spec, "f", DIGEST, b"", 1, False, lo, end, chunk)
+        dispatch = m.Dispatch(fence, session, spec, "f", DIGEST, b"", 1, False, lo, end, m.NO_LIMITS, chunk)
         self.happens(p.FromHub(dispatch))
         return dispatch
 
