@@ -135,7 +135,7 @@ def _spec(f: Sequence[Any]) -> m.Spec:
     _digests(f[2], f[3])
     if f[0] < 0:
         raise PeerProtocolError("a negative number of a spec")
-    return m.Spec(*f[:5], _limits(f[5]))
+    return m.Spec._make((*f[:5], _limits(f[5])))
 
 
 def _body(f: Sequence[Any]) -> m.Body:
@@ -192,11 +192,11 @@ def _parts(values: Sequence[Any]) -> list[tuple[int, int, int]]:
 def _holding(fields: Sequence[Any]) -> m.Holding:
     if [type(field) for field in fields] != [int, int, int, int, int, bool, tuple] or min(fields[:5]) < 0:
         raise PeerProtocolError("the fields of a holding have the wrong types, or are negative")
-    return m.Holding(*fields[:6], _ranges(fields[6]))
+    return m.Holding._make((*fields[:6], _ranges(fields[6])))
 
 
 def _heartbeat(f: Sequence[Any]) -> m.Heartbeat:
-    return m.Heartbeat(*f[:4], _parts(f[4]))
+    return m.Heartbeat._make((*f[:4], _parts(f[4])))
 
 
 def _plain(cls: Callable[..., Message]) -> Callable[[Sequence[Any]], Message]:

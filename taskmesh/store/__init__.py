@@ -1,0 +1,1 @@
+"""Where a hub keeps what it has accepted: nowhere but in its memory, or in SQLite."""
