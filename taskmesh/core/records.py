@@ -54,7 +54,7 @@ class DropBody(NamedTuple):
 
 
 class PutChunk(NamedTuple):
-    """A chunk was accepted: its ranges `left` are to be run. Every task of its spec up to its end has been submitted."""
+    """A chunk was accepted: its ranges `left` are to be run. Every task of its spec up to its end is submitted."""
 
     session: int
     spec: int
