@@ -20,7 +20,7 @@ class Form(IntEnum):
     EACH = 2  # u32 count, u32 sizes, then one pickle for each task
     ERROR = 3  # one task that raised: a pickled `(type name, message, traceback, pickled exception or None)`
     LOST = 4  # one task that its runner did not end itself: msgpack map, written by hub or daemon, never a pickle
-    CANCELLED = 5  # one task that was interrupted because its client cancelled it: nothing. Daemon to hub only
+    CANCELLED = 5  # tasks that were cancelled, before they started or by an interrupt: nothing
 
 
 class Outcome(NamedTuple):
@@ -104,11 +104,10 @@ class Results(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """The hub's word on a `Cancel`: which offsets certainly never started, and which it was too late for."""
+    """The hub's word on a `Cancel`: offsets that it was too late for. What was cancelled comes as an outcome."""
 
     spec: int
     first: int
-    cancelled: list[tuple[int, int]]
     kept: list[tuple[int, int]]
 
 
@@ -121,9 +120,10 @@ class Rejected(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """The hub needs nothing more of this peer, or is going away (`why` says so)."""
+    """The hub needs nothing more of this peer, or is going away (`why` says so); `back`: it will return."""
 
     why: str
+    back: bool = False
 
 
 # ---- hub to daemon, on its lane ---------------------------------------------------------------------------------

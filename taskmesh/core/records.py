@@ -72,7 +72,7 @@ class PutLeft(NamedTuple):
 
 
 class PutOutcome(NamedTuple):
-    """An outcome that its client has not acknowledged. (Session, spec, first, lo) names it."""
+    """An outcome that its client has not acknowledged. (Session, spec, first, lo, hi) names it."""
 
     session: int
     outcome: Outcome
@@ -85,6 +85,7 @@ class DropOutcome(NamedTuple):
     spec: int
     first: int
     lo: int
+    hi: int
 
 
 Record = (

@@ -104,7 +104,7 @@ def _outcome(fields: Sequence[Any]) -> m.Outcome:
     if outcome.spec < 0 or outcome.first < 0:
         raise PeerProtocolError("an outcome of a negative spec or task")
     form = m.Form(outcome.form)
-    if form >= m.Form.ERROR and outcome.hi != outcome.lo + 1:
+    if form in (m.Form.ERROR, m.Form.LOST) and outcome.hi != outcome.lo + 1:
         raise PeerProtocolError(f"an outcome of form {form.name} speaks of {outcome.hi - outcome.lo} tasks")
     return outcome
 
@@ -211,11 +211,8 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
     m.Retire: ([int], None),
     m.Close: ([], None),
     m.Results: ([tuple], lambda f: m.Results([_outcome(o) for o in f[0]])),
-    m.Cancelled: (
-        [int, int, tuple, tuple],
-        lambda f: m.Cancelled(f[0], f[1], _ranges(f[2]), _ranges(f[3])),
-    ),
-    m.Goodbye: ([str], None),
+    m.Cancelled: ([int, int, tuple], lambda f: m.Cancelled(f[0], f[1], _ranges(f[2]))),
+    m.Goodbye: ([str, bool], None),
     m.Rejected: ([int, int, str], None),
     m.Dispatch: ([int, int, int, str, bytes, bytes, int, bool, int, int, tuple, tuple], _dispatch),
     m.Revoke: ([int, int, int, bool], _revoke),
