@@ -4,24 +4,30 @@ Events come in, actions come out; the hub's shell owns sockets and clocks. The r
 
 - Ends once: what has ended is in no set any more, so a second outcome finds nothing to end and is dropped.
 - Fences: a success counts from any dispatch of a task, a failure only from the lease that holds it now.
-- Death: a dead daemon's unfinished work goes to the front of the queue; a dead client's waiting work is dropped.
+- Death: a dead daemon's unfinished work goes to the front of the queue; a dead client's work goes on for a while.
 - Blame: three runners that died over exactly one task fail it with `WorkerLost`; deaths of machines do not count.
 - A slot is free only when its runner is: a lease stays on the books until the daemon has accounted for it.
+- Outcomes are kept until their client has them, and daemons are told when they may forget theirs (`Settled`).
+- at_most_once: what may have started is not started again, but lost.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import audit
+from . import audit, recovery
 from . import messages as m
+from . import records as r
 from .actions import (
     Action,
     Admit,
     Again,
+    Committed,
+    Delivered,
     Dismiss,
     Drain,
     Dropped,
@@ -30,31 +36,41 @@ from .actions import (
     LaneDown,
     NoLane,
     Note,
+    Persist,
     Received,
     Refuse,
     Send,
+    StoreFails,
     Tick,
 )
 from .bodies import Bodies
 from .dispatch import dispatch
-from .leases import ChunkState, DaemonState, Piece, SpecState
+from .leases import MACHINE_LOST, ChunkState, DaemonState, Lease, Piece, SpecState
 from .lifecycle import Step
-from .ranges import Ranges, add, count, overlap
+from .outbox import Ended, Outbox
+from .ranges import Ranges, add, count, covers, overlap, subtract
 from .ready import ReadyQueue
-from .roster import DEAD_AFTER_S, Peer, Roster
+from .recall import move_queued, recall
+from .roster import DEAD_AFTER_S, NEVER, Peer, Roster
 from .statistics import Statistics
 
 MAX_STRIKES = 3
-RESULTS_BYTES = 128 * 1024  # outcomes are gathered into messages of about this size
+SESSION_GRACE_S = 60.0
+SETTLED_PARTS = 4096  # in one message to a daemon
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One client's tasks. `outbox`: outcomes that the next tick sends."""
+    """One client's tasks. `gone_at`: since when it is dead or cut off; its work goes on for a while."""
 
     instance: int
+    name: str = ""
+    host: str = ""
+    pid: int = 0
+    joined_at: float = 0.0
+    gone_at: float | None = None
     specs: dict[int, SpecState] = field(default_factory=dict)
-    outbox: list[m.Outcome] = field(default_factory=list)
+    outbox: Outbox = field(default_factory=Outbox)
 
 
 @dataclass(slots=True)
@@ -82,10 +98,24 @@ class Scheduler:
         Fences count up from here; a hub's incarnation starts them where no other did.
     dead_after_s
         Seconds of silence after which a peer is dead; infinity where its end is noticed otherwise.
+    settle_s
+        Seconds after the start in which work that was offered before waits for the daemons that may hold it.
+    grace_s
+        Seconds that a session outlives its connection.
+    durable
+        Whether there is a store: what is to be kept goes out as `Persist`.
     """
 
     def __init__(
-        self, version: str, python: str, now: float, fence: int = 0, dead_after_s: float = DEAD_AFTER_S
+        self,
+        version: str,
+        python: str,
+        now: float,
+        fence: int = 0,
+        dead_after_s: float = DEAD_AFTER_S,
+        settle_s: float = 0.0,
+        grace_s: float = SESSION_GRACE_S,
+        durable: bool = False,
     ) -> None:
         self.version = version
         self.python = python
@@ -98,7 +128,16 @@ class Scheduler:
         self.ready: ReadyQueue[Piece] = ReadyQueue()
         self.bodies = Bodies()
         self.hungry: set[int] = set()  # daemons that may have room
-        self._talkative: set[int] = set()  # sessions with an outbox
+        self.recovery = recovery.Recovery(now + settle_s)
+        self.grace_s = grace_s
+        self.durable = durable
+        self.full: str | None = None  # why the store takes nothing more
+        self._talkative: set[int] = set()  # sessions with something to send
+        self._gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
+        self._settling: set[int] = set()  # daemons that are to be told what they may forget
+        self._uncommitted: deque[tuple[int, Ended]] = deque()  # outcomes, by the number of records up to them
+        self._records = 0
+        self._recall_at = NEVER
         self._fences = fence
         self.rate = audit.Rate(now)
         self._actions: list[Action] = []
@@ -107,6 +146,9 @@ class Scheduler:
             Joined: self._on_joined,
             LaneDown: self._on_lane_down,
             NoLane: self._on_no_lane,
+            Delivered: self._on_delivered,
+            Committed: self._on_committed,
+            StoreFails: self._on_store_fails,
             Tick: self._on_tick,
             Drain: self._on_drain,
         }
@@ -122,6 +164,7 @@ class Scheduler:
             m.Done: self._on_done,
             m.Strike: self._on_strike,
             m.GiveBack: self._on_give_back,
+            m.Inventory: self._on_inventory,
             m.NeedBody: self._on_need_body,
             m.Slots: self._on_slots,
             m.Leaving: self._on_leaving,
@@ -135,13 +178,24 @@ class Scheduler:
         actions, self._actions = self._actions, []
         return actions
 
-    def heard(self, instance: int, epoch: int, now: float) -> bool:
-        """A heartbeat or frame came. Returns whether that registration is live."""
-        return self.roster.heard(instance, epoch, now)
+    def heard(self, instance: int, epoch: int, now: float, held: list[tuple[int, int, int]] | None = None) -> bool:
+        """A heartbeat, with what a daemon's runners hold, or a frame. Returns whether that registration is live."""
+        peer = self.roster.heard(instance, epoch, now)
+        if peer is None:
+            return False
+        if held is not None:
+            self.roster.holds(peer, held)
+        return True
 
     def next_deadline(self) -> float:
         """When `Tick` is due if nothing else happens."""
-        return self.roster.next_deadline()
+        deadline = min(self.roster.next_deadline(), self._recall_at, self.recovery.until)
+        return min(deadline, *self._gone.values()) if self._gone else deadline
+
+    def restore(self, snapshot: r.Snapshot, now: float) -> None:
+        """Take up what a hub before this one had stored. Once, before the first event."""
+        recovery.restore(self, snapshot)
+        self._gone = dict.fromkeys(self.sessions, now + self.grace_s)
 
     @property
     def idle(self) -> bool:
@@ -160,20 +214,16 @@ class Scheduler:
                 Refuse(why),
             ]
             return
-        welcome = self.roster.register(request, now)
+        welcome = self.roster.register(request, now, event.local)
         if welcome is None:
             self._actions.append(Again(request.instance))
             return
         peer, resume = welcome
         resume = resume and request.epoch != 0
         if peer.role == "daemon":
-            if not resume:
-                self._lose_daemon(peer.instance)
-                self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots)
-            self.hungry.add(peer.instance)
-        elif not resume:
-            self._drop_session(peer.instance)
-            self.sessions[peer.instance] = Session(peer.instance)
+            self._welcome_daemon(peer, request, resume, event.local)
+        else:
+            self._welcome_client(peer, resume)
         word = (
             "again"
             if resume
@@ -186,6 +236,30 @@ class Scheduler:
             Admit(peer.instance, peer.epoch, peer.role, resume),
         ]
 
+    def _welcome_daemon(self, peer: Peer, request: m.Register, resume: bool, local: bool) -> None:
+        """A daemon that was here before says what it holds; one that starts anew holds nothing."""
+        known = self.daemons.get(peer.instance)
+        if known is None:
+            self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local)
+        elif not resume:
+            known.bodies.clear()
+            known.stale = set(known.leases)
+            if not request.incarnation:
+                self._lose_daemon(peer.instance)
+                self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local)
+        self.hungry.add(peer.instance)
+
+    def _welcome_client(self, peer: Peer, resume: bool) -> None:
+        session = self.sessions.get(peer.instance)
+        if session is None:
+            session = self.sessions[peer.instance] = Session(peer.instance, peer.name, peer.host)
+            self._persist(r.PutSession(peer.instance, peer.name, peer.host))
+        elif not resume:
+            session.outbox.again()
+            self._talkative.add(peer.instance)
+        session.pid, session.joined_at, session.gone_at = peer.pid, peer.joined_at, None
+        self._gone.pop(peer.instance, None)
+
     def _objection(self, request: m.Register) -> str | None:
         if request.role not in ("client", "daemon"):
             return f"unknown role {request.role!r}"
@@ -196,12 +270,12 @@ class Scheduler:
                 f"it runs Python {request.python}, this hub runs {self.python}; functions do not travel between them: "
                 f"use the same minor version of Python everywhere"
             )
-        known = self.roster.peers.get(request.instance)
-        if known is not None and known.role != request.role:
-            return f"a {known.role} already has this instance id"
+        other, has_it = ("client", self.sessions) if request.role == "daemon" else ("daemon", self.daemons)
+        if request.instance in has_it:
+            return f"a {other} already has this instance id"
         if request.role == "daemon" and request.slots < 0:
             return f"a daemon cannot have {request.slots} slots"
-        if self.draining and request.role == "client" and request.instance not in self.roster.peers:
+        if self.draining and request.role == "client" and request.instance not in self.sessions:
             return "the hub is shutting down"
         return None
 
@@ -209,18 +283,21 @@ class Scheduler:
         self.roster.lane_down(event.instance, event.epoch, now)
 
     def _on_no_lane(self, event: NoLane, now: float) -> None:
-        self._remove_peer(self.roster.peers[event.instance], dead=True)
+        self._remove_peer(self.roster.peers[event.instance], dead=True, now=now)
 
     def _bury(self, peer: Peer, now: float) -> None:
         silent = now - peer.heard_at
         why = "disconnected" if peer.lane_down_at is not None else f"not heard for {silent:.0f} s"
         level = logging.WARNING if peer.role == "daemon" else logging.INFO
         self._actions.append(Note(level, f"{peer.role} {peer.name} on {peer.host} is gone: {why}"))
-        self._remove_peer(peer, dead=True)
+        self._remove_peer(peer, dead=True, now=now)
 
-    def _remove_peer(self, peer: Peer, dead: bool) -> None:
+    def _remove_peer(self, peer: Peer, dead: bool, now: float) -> None:
         if peer.role == "daemon":
             self._lose_daemon(peer.instance)
+        elif dead and self.grace_s > 0:
+            self.sessions[peer.instance].gone_at = now
+            self._gone[peer.instance] = now + self.grace_s
         else:
             self._drop_session(peer.instance)
         self.roster.remove(peer.instance)
@@ -232,22 +309,30 @@ class Scheduler:
         self.hungry.discard(instance)
         if daemon is None:
             return
+        self._settling.discard(instance)
         for lease in reversed(list(daemon.leases.values())):
-            self._requeue(lease.state, lease.ranges, lease.attempt + 1, lease.solo)
+            lease.state.leases.pop(lease.fence, None)
+            self._requeue(lease.state, lease.ranges, lease.attempt + 1, lease.solo, started=True)
 
     def _drop_session(self, instance: int) -> None:
         session = self.sessions.pop(instance, None)
         if session is None:
             return
         self.ready.drop_session(instance)
+        self.recovery.drop_session(instance)
         self._talkative.discard(instance)
+        self._gone.pop(instance, None)
+        holders: dict[int, None] = {}
         for spec in session.specs.values():
             for state in spec.chunks.values():
                 self.totals.cancelled += count(state.ready) + count(state.leased)
+                holders |= dict.fromkeys(lease.daemon for lease in state.leases.values())
             self._release(spec)
-        for daemon in self.daemons.values():
-            if any(lease.state.spec.session == instance for lease in daemon.leases.values()):
-                self._actions.append(Send(daemon.instance, m.Forget(instance)))
+        for ended in session.outbox.everything():
+            self._settled(ended)
+            holders[ended.daemon] = None
+        self._actions += [Send(daemon, m.Forget(instance)) for daemon in holders if daemon in self.daemons]
+        self._persist(r.DropSession(instance))
 
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
@@ -275,9 +360,11 @@ class Scheduler:
             session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits
         )
         self.bodies.refer(spec.digest, spec.init)
+        self._persist(r.PutSpec(session.instance, spec))
 
     def _on_body(self, session: Session, body: m.Body) -> None:
-        self.bodies.put(body.digest, body.data)
+        if self.bodies.put(body.digest, body.data):
+            self._persist(r.PutBody(*body))
 
     def _on_submit(self, session: Session, submit: m.Submit) -> None:
         spec = session.specs.get(submit.spec)
@@ -285,47 +372,58 @@ class Scheduler:
         if spec is None:
             self._drop(f"a chunk of unknown spec {submit.spec} from session {session.instance:x}")
             return
-        if not all(self.bodies.get(digest) is not None for digest in (spec.digest, spec.init) if digest):
-            self._drop(f"a chunk of {spec.name}, whose function session {session.instance:x} never sent")
-            return
         if chunk.first < spec.submitted:
             return  # offered again; it is here, or has ended
         spec.submitted = chunk.first + chunk.count
+        why = self._why_not(spec)
+        if why is not None:
+            self._actions.append(Send(session.instance, m.Rejected(spec.number, chunk.first, why)))
+            return
         state = ChunkState(spec, chunk, list(submit.left) or [(0, chunk.count)])
         spec.chunks[chunk.first] = state
-        self.totals.submitted += chunk.count
-        for lo, hi in state.ready:
-            self.ready.push(spec.priority, session.instance, Piece(state, lo, hi, 1, False))
+        self.totals.submitted += count(state.ready)
+        self._persist(r.PutChunk(session.instance, spec.number, chunk, state.ready))
+        pieces = [Piece(state, lo, hi, 1, False) for lo, hi in state.ready]
+        if not submit.left:
+            for piece in pieces:
+                self.ready.push(spec.priority, session.instance, piece)
+        else:
+            self.recovery.hold(pieces)
+            recovery.match(self, state)
+
+    def _why_not(self, spec: SpecState) -> str | None:
+        """Why a new chunk cannot be taken."""
+        if not all(self.bodies.get(digest) is not None for digest in (spec.digest, spec.init) if digest):
+            return f"the hub was never sent the function {spec.name}"
+        return self.full
 
     def _on_cancel(self, session: Session, cancel: m.Cancel) -> None:
         spec = session.specs.get(cancel.spec)
         state = spec.chunks.get(cancel.first) if spec else None
         if state is None:
-            answer = m.Cancelled(cancel.spec, cancel.first, [], [(cancel.lo, cancel.hi)])
-            self._actions.append(Send(session.instance, answer))
+            self._actions.append(
+                Send(session.instance, m.Cancelled(cancel.spec, cancel.first, [(cancel.lo, cancel.hi)]))
+            )
             return
-        cancelled = state.move(overlap(state.ready, cancel.lo, cancel.hi), Step.CANCELLED)
-        self._cancelled(state, cancelled)
         leased = overlap(state.leased, cancel.lo, cancel.hi)
-        if cancelled or not leased:
-            self._actions.append(Send(session.instance, m.Cancelled(cancel.spec, cancel.first, cancelled, [])))
-        if leased:
-            for lo, hi in leased:
-                state.cancelling = add(state.cancelling, lo, hi)
-            self._revoke(state, leased)
+        for lo, hi in leased:
+            state.cancelling = add(state.cancelling, lo, hi)
+        self._cancel_ready(state, overlap(state.ready, cancel.lo, cancel.hi))
+        self._revoke(state, leased, cancel.interrupt)
 
-    def _revoke(self, state: ChunkState, ranges: Ranges) -> None:
-        for daemon in self.daemons.values():
-            for lease in daemon.leases.values():
-                if lease.state is not state:
-                    continue
-                for lo, hi in ranges:
-                    for a, b in overlap(lease.ranges, lo, hi):
-                        self._actions.append(Send(daemon.instance, m.Revoke(lease.fence, a, b)))
+    def _revoke(self, state: ChunkState, ranges: Ranges, interrupt: bool = False) -> None:
+        for lease in state.leases.values():
+            for lo, hi in ranges:
+                for a, b in overlap(lease.ranges, lo, hi):
+                    self._actions.append(Send(lease.daemon, m.Revoke(lease.fence, a, b, interrupt)))
 
-    def _cancelled(self, state: ChunkState, ranges: Ranges) -> None:
-        self.totals.cancelled += count(ranges)
-        self._end_if_done(state)
+    def _cancel_ready(self, state: ChunkState, ranges: Ranges) -> None:
+        """These have not started, and never will."""
+        cancelled = state.move(ranges, Step.CANCELLED)
+        self.totals.cancelled += count(cancelled)
+        spec, first = state.spec, state.chunk.first
+        for lo, hi in cancelled:
+            self._deliver(state, m.Outcome(spec.number, first, lo, hi, m.Form.CANCELLED, b""))
 
     def _on_retire(self, session: Session, retire: m.Retire) -> None:
         spec = session.specs.get(retire.spec)
@@ -334,21 +432,24 @@ class Scheduler:
             self._forget_if_retired(session, spec)
 
     def _on_close(self, session: Session, close: m.Close) -> None:
-        peer = self.roster.peers[session.instance]
         self._actions += [
-            Note(logging.INFO, f"client {peer.name} on {peer.host} said goodbye"),
+            Note(logging.INFO, f"client {session.name} on {session.host} said goodbye"),
             Send(session.instance, m.Goodbye("session closed")),
         ]
-        self._remove_peer(peer, dead=False)
+        self._drop_session(session.instance)
+        if session.instance in self.roster.peers:
+            self.roster.remove(session.instance)
+            self._actions.append(Dismiss(session.instance, False))
 
     # ---- what daemons say -----------------------------------------------------------------------------------
 
     def _on_done(self, daemon: DaemonState, done: m.Done) -> None:
         self.hungry.add(daemon.instance)
         for entry in done.entries:
-            self._finish(daemon, entry)
+            self.finish(daemon, entry)
 
-    def _finish(self, daemon: DaemonState, entry: m.Finished) -> None:
+    def finish(self, daemon: DaemonState, entry: m.Finished) -> None:
+        """An outcome, of the lease that holds the tasks or of an earlier one."""
         outcome = entry.outcome
         lease = daemon.leases.get(entry.fence)
         found = lease.take(outcome.lo, outcome.hi) if lease else []
@@ -356,23 +457,51 @@ class Scheduler:
             tasks = daemon.settle(lease, found)
             daemon.finished += tasks
             daemon.busy_s += entry.busy_s
-        state = self._state(entry.session, outcome.spec, outcome.first)
-        if state is None or outcome.hi > state.chunk.count:
-            return  # the session is over, or all of it has ended
-        succeeded = outcome.form <= m.Form.EACH
-        if not succeeded and not (lease and found and lease.state is state):
-            return  # a failure counts only from the lease that holds the task
-        moved = state.move([(outcome.lo, outcome.hi)], Step.SUCCEEDED if succeeded else Step.FAILED)
-        if not moved:
+        origin = Ended(outcome, daemon.instance, entry.fence, outcome.lo, outcome.hi)
+        state = self.state(entry.session, outcome.spec, outcome.first)
+        if state is None and self.recovery.remember_outcome(daemon.instance, entry, self.sessions):
             return
-        if succeeded:
-            self.totals.done += count(moved)
-        else:
-            self.totals.failed += count(moved)
+        moved: Ranges = []
+        if state is not None and outcome.hi <= state.chunk.count:
+            current = bool(lease and found and lease.state is state)
+            moved = self._book(state, outcome, current)
+        if not moved or state is None:
+            self.duplicate(entry.session, origin)
+            return
         state.spec.pace.observe(outcome.hi - outcome.lo, entry.busy_s)
-        self._deliver(state, outcome)
+        self._deliver(state, outcome, origin)
+        if not lease or count(found) < count(moved):
+            self._revoke(state, moved)  # a copy is elsewhere
 
-    def _state(self, session: int, spec: int, first: int) -> ChunkState | None:
+    def _book(self, state: ChunkState, outcome: m.Outcome, current: bool) -> Ranges:
+        """A success counts from any dispatch; a failure only from the lease that holds the task."""
+        ranges: Ranges = [(outcome.lo, outcome.hi)]
+        if outcome.form <= m.Form.EACH:
+            moved = state.move(ranges, Step.SUCCEEDED)
+            self.totals.done += count(moved)
+        elif not current:
+            return []
+        elif outcome.form == m.Form.CANCELLED:
+            moved = state.move(ranges, Step.CANCELLED)
+            self.totals.cancelled += count(moved)
+        else:
+            moved = state.move(ranges, Step.FAILED)
+            self.totals.failed += count(moved)
+        return moved
+
+    def duplicate(self, session: int, ended: Ended) -> None:
+        """Nobody needs this outcome; but its daemon keeps it until the one that counted is safe."""
+        owner = self.sessions.get(session)
+        if self.durable:
+            self._uncommitted.append((self._records, ended))
+        elif owner is None:
+            self._settled(ended)
+        else:
+            owner.outbox.add(ended._replace(outcome=None))
+            self._talkative.add(session)
+
+    def state(self, session: int, spec: int, first: int) -> ChunkState | None:
+        """A chunk that has not ended."""
         owner = self.sessions.get(session)
         known = owner.specs.get(spec) if owner else None
         return known.chunks.get(first) if known else None
@@ -382,10 +511,16 @@ class Scheduler:
         owner = self.sessions.get(state.spec.session)
         return owner is not None and owner.specs.get(state.spec.number) is state.spec
 
-    def _deliver(self, state: ChunkState, outcome: m.Outcome) -> None:
+    def _deliver(self, state: ChunkState, outcome: m.Outcome, origin: Ended | None = None) -> None:
+        """Tasks have ended: their client is to hear it, and the store to remember it until then."""
         session = self.sessions[state.spec.session]
-        session.outbox.append(outcome)
+        ended = origin or Ended(outcome, 0, 0, outcome.lo, outcome.hi)
+        session.outbox.add(ended)
         self._talkative.add(session.instance)
+        if self.durable:
+            self._persist(r.PutOutcome(session.instance, outcome))
+            self._persist(r.PutLeft(session.instance, outcome.spec, outcome.first, state.left))
+            self._uncommitted.append((self._records, ended))
         self._end_if_done(state)
 
     def _end_if_done(self, state: ChunkState) -> None:
@@ -397,10 +532,12 @@ class Scheduler:
         if spec.retired and not spec.chunks:
             del session.specs[spec.number]
             self._release(spec)
+            self._persist(r.DropSpec(session.instance, spec.number))
 
     def _release(self, spec: SpecState) -> None:
         """A spec is forgotten: drop the bodies that nothing refers to any more."""
         for digest in self.bodies.release(spec.digest, spec.init):
+            self._persist(r.DropBody(digest))
             for daemon in self.daemons.values():
                 daemon.bodies.discard(digest)
 
@@ -413,29 +550,41 @@ class Scheduler:
         found = lease.take(strike.lo, strike.hi)
         daemon.settle(lease, found)
         state = lease.state
-        if strike.hi == strike.lo + 1 and found and self._owned(state):
+        if not found or not self._owned(state):
+            return
+        once = state.spec.limits.at_most_once
+        if strike.hi == strike.lo + 1:
             state.strikes[strike.lo] += 1
-            if state.strikes[strike.lo] >= MAX_STRIKES and state.move(found, Step.FAILED):
-                self.totals.failed += 1
-                spec, first = state.spec.number, state.chunk.first
-                self._deliver(state, m.Outcome(spec, first, strike.lo, strike.hi, m.Form.LOST, strike.report))
-                return
-        self._requeue(state, found, lease.attempt + 1, solo=True)
+            once = once or state.strikes[strike.lo] >= MAX_STRIKES
+        if once and not covers(state.cancelling, strike.lo):
+            self.lose(state, found, strike.report)
+        else:
+            self._requeue(state, found, lease.attempt + 1, solo=True)
 
-    def _requeue(self, state: ChunkState, ranges: Ranges, attempt: int, solo: bool) -> None:
-        """Put ranges of a lease back, at the front of the queue; what was being cancelled is cancelled."""
+    def lose(self, state: ChunkState, ranges: Ranges, report: bytes) -> None:
+        """These tasks are not tried again."""
+        moved = state.move(ranges, Step.LOST)
+        self.totals.failed += count(moved)
+        for lo, hi in moved:
+            for offset in range(lo, hi):
+                spec, first = state.spec.number, state.chunk.first
+                self._deliver(state, m.Outcome(spec, first, offset, offset + 1, m.Form.LOST, report))
+
+    def _requeue(self, state: ChunkState, ranges: Ranges, attempt: int, solo: bool, started: bool = False) -> None:
+        """Put ranges of a lease back, at the front of the queue; what was being cancelled is cancelled.
+
+        `started`: they may have started, so tasks that must not start twice are lost.
+        """
         if not self._owned(state):
             return
+        spec = state.spec
+        if started and spec.limits.at_most_once:
+            self.lose(state, [part for lo, hi in ranges for part in overlap(state.leased, lo, hi)], MACHINE_LOST)
+            return
         returned = state.move(ranges, Step.RETURNED)
-        doomed = [part for lo, hi in returned for part in overlap(state.cancelling, lo, hi)]
-        if doomed:
-            cancelled = state.move(doomed, Step.CANCELLED)
-            spec = state.spec
-            self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, cancelled, [])))
-            self._cancelled(state, cancelled)
+        self._cancel_ready(state, [part for lo, hi in returned for part in overlap(state.cancelling, lo, hi)])
         for lo, hi in reversed([part for a, b in returned for part in overlap(state.ready, a, b)]):
-            piece = Piece(state, lo, hi, attempt, solo)
-            self.ready.push(state.spec.priority, state.spec.session, piece, front=True)
+            self.ready.push(spec.priority, spec.session, Piece(state, lo, hi, attempt, solo), front=True)
 
     def _on_give_back(self, daemon: DaemonState, back: m.GiveBack) -> None:
         self.hungry.add(daemon.instance)
@@ -448,7 +597,26 @@ class Scheduler:
         self._requeue(state, found, lease.attempt, lease.solo)
         kept = [part for lo, hi in back.kept for part in overlap(state.cancelling, lo, hi)]
         if kept and self._owned(state):
-            self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, [], kept)))
+            self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, kept)))
+
+    def _on_inventory(self, daemon: DaemonState, inventory: m.Inventory) -> None:
+        """What a daemon that was away still holds: of its old leases the rest is lost, of the rest leases are made."""
+        self.hungry.add(daemon.instance)
+        held = {holding.fence: holding.ranges for holding in inventory.holdings}
+        for lease in [daemon.leases[fence] for fence in daemon.stale if fence in daemon.leases]:
+            lost = lease.ranges
+            for lo, hi in held.get(lease.fence, []):
+                lost = subtract(lost, lo, hi)
+            self.take_back(daemon, lease, lost, lease.attempt + 1, started=True)
+        daemon.stale.clear()
+        for holding in inventory.holdings:
+            self._actions += recovery.adopt(self, daemon, holding)
+
+    def take_back(self, daemon: DaemonState, lease: Lease, ranges: Ranges, attempt: int, started: bool = False) -> None:
+        """Ranges of a lease are not with its daemon any more."""
+        found = [part for lo, hi in ranges for part in lease.take(lo, hi)]
+        daemon.settle(lease, found)
+        self._requeue(lease.state, found, attempt, lease.solo, started)
 
     def _on_need_body(self, daemon: DaemonState, need: m.NeedBody) -> None:
         body = self.bodies.get(need.digest)
@@ -465,32 +633,93 @@ class Scheduler:
             Note(logging.INFO, f"daemon {peer.name} on {peer.host} left"),
             Send(daemon.instance, m.Goodbye("you left")),
         ]
-        self._remove_peer(peer, dead=False)
+        self._remove_peer(peer, dead=False, now=0.0)
+
+    # ---- outcomes until their client has them ---------------------------------------------------------------
+
+    def _on_delivered(self, event: Delivered, now: float) -> None:
+        session = self.sessions.get(event.instance)
+        if session is None:
+            return
+        for ended in session.outbox.acknowledged(event.messages):
+            outcome = ended.outcome
+            if not self.durable:
+                self._settled(ended)
+            elif outcome is not None:
+                self._persist(r.DropOutcome(session.instance, outcome.spec, outcome.first, outcome.lo, outcome.hi))
+
+    def _on_committed(self, event: Committed, now: float) -> None:
+        while self._uncommitted and self._uncommitted[0][0] <= event.records:
+            self._settled(self._uncommitted.popleft()[1])
+
+    def _on_store_fails(self, event: StoreFails, now: float) -> None:
+        self.full = event.why
+        if event.why is None:
+            self._actions.append(Note(logging.WARNING, "the store works again: taking tasks again"))
+        else:
+            self._actions.append(Note(logging.ERROR, f"taking no more tasks, and losing none: {event.why}"))
+
+    def _settled(self, ended: Ended) -> None:
+        """The daemon that made this outcome may forget it."""
+        daemon = self.daemons.get(ended.daemon)
+        if daemon is not None and not daemon.local:
+            daemon.settled.append((ended.fence, ended.lo, ended.hi))
+            self._settling.add(ended.daemon)
+
+    def _persist(self, record: r.Record) -> None:
+        if self.durable:
+            self._records += 1
+            self._actions.append(Persist(record))
 
     # ---- time: verdicts, dispatch, deliveries ---------------------------------------------------------------
 
     def _on_tick(self, event: Tick, now: float) -> None:
         if now >= self.roster.next_deadline():
-            for peer in self.roster.dead(now):
+            dead, suspect = self.roster.overdue(now)
+            for peer in dead:
                 self._bury(peer, now)
-        if self.ready and self.hungry:
-            self._actions += dispatch(self, now)
+            for peer in suspect:
+                if peer.role == "daemon":
+                    move_queued(self, peer)
+        if now >= self.recovery.until:
+            self._actions += recovery.finish(self)
+        for instance in [i for i, until in self._gone.items() if now >= until]:
+            session = self.sessions[instance]
+            self._actions.append(Note(logging.INFO, f"client {session.name} on {session.host} did not come back"))
+            self._drop_session(instance)
+        if self.hungry:
+            if self.ready:
+                self._actions += dispatch(self, now)
+            self._recall(now)
         for instance in self._talkative:
             self._flush(self.sessions[instance])
         self._talkative.clear()
+        for instance in self._settling:
+            parts, self.daemons[instance].settled = self.daemons[instance].settled, []
+            for start in range(0, len(parts), SETTLED_PARTS):
+                self._actions.append(Send(instance, m.Settled(parts[start : start + SETTLED_PARTS])))
+        self._settling.clear()
         self.rate.sample(now, self.totals.done + self.totals.failed)
 
+    def _recall(self, now: float) -> None:
+        """Nothing waits here, and some daemon idles: ask another for what waits there."""
+        if self.ready or len(self.daemons) < 2:
+            self._recall_at = NEVER
+        elif self._recall_at == NEVER or now >= self._recall_at:
+            actions, self._recall_at = recall(self, now)
+            self._actions += actions
+
     def _flush(self, session: Session) -> None:
-        batch: list[m.Outcome] = []
-        size = 0
-        for outcome in session.outbox:
-            if batch and size + len(outcome.blob) > RESULTS_BYTES:
-                self._actions.append(Send(session.instance, m.Results(batch)))
-                batch, size = [], 0
-            batch.append(outcome)
-            size += len(outcome.blob) + 32
-        self._actions.append(Send(session.instance, m.Results(batch)))
-        session.outbox.clear()
+        if session.gone_at is not None:
+            return
+        messages, settled = session.outbox.send()
+        self._actions += [Send(session.instance, m.Results(outcomes)) for outcomes in messages]
+        for ended in settled:
+            self._settled(ended)
+
+    def perform(self, actions: list[Action]) -> None:
+        """Have these done, after what was decided before."""
+        self._actions += actions
 
     def next_fence(self) -> int:
         """A number higher than that of every dispatch before."""
