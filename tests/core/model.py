@@ -219,6 +219,7 @@ class DaemonModel(PeerModel):
         self._finished: list[m.Finished] = []
 
     def on_reset(self) -> None:
+        self._finished.clear()  # the plan has them all
         self.act(p.Reset())
 
     def on_message(self, message: m.LinkMessage) -> None:
@@ -460,7 +461,8 @@ class HubModel:
         return actions
 
     def _perform(self, action: a.Action) -> None:
-        assert not isinstance(action, a.Dropped), f"nobody here sends what has to be dropped: {action}"
+        if isinstance(action, a.Dropped):
+            assert action.text.startswith("Inventory"), f"nobody here sends what has to be dropped: {action}"
         if isinstance(action, a.Send) and action.instance in self.lanes:
             self.lanes[action.instance][0].send(action.message)
         elif isinstance(action, a.Dismiss):
