@@ -556,6 +556,8 @@ class MeshModel:
         for client in [c for c in self.clients if not c.closing]:
             for spec in list(client.session.filling):
                 client.seal(spec)
+        for daemon in self.daemons:
+            daemon.act(p.Hold(False))
         n = stalled = 0
         progress = (-1, -1)
         while stalled < 100:
