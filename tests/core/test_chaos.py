@@ -52,7 +52,7 @@ def dispatches(draw: st.DrawFn) -> m.Dispatch:
     hi = draw(st.integers(lo + 1, chunk.count))
     return m.Dispatch(
         draw(FENCE), draw(SMALL), draw(SMALL), "f", draw(DIGESTS), draw(DIGESTS | st.just(b"")), 1,
-        draw(st.booleans()), lo, hi, m.NO_LIMITS, chunk,
+        draw(st.booleans()), lo, hi, m.Limits(at_most_once=draw(st.booleans())), chunk,
     )  # fmt: skip
 
 
@@ -78,6 +78,7 @@ FROM_HUB = st.one_of(
     st.builds(lambda f, r: m.Revoke(f, r[0], r[1]), FENCE, RANGE),
     st.builds(m.Forget, SMALL),
     st.builds(m.Results, st.just([])),
+    st.builds(m.Settled, st.lists(st.builds(lambda f, r: (f, *r), FENCE, RANGE), max_size=3)),
 )
 REGISTER = st.builds(
     m.Register, st.sampled_from(["client", "daemon", "daemon", "king"]), SMALL, st.integers(0, 5), st.just(1), SMALL,
@@ -103,6 +104,7 @@ PLAN_EVENT = st.one_of(
     st.just(p.Tick()),
     st.just(p.Tick()),
     st.sampled_from([p.Tick(), p.Tick(), p.Reset(), p.Drain()]),
+    st.builds(p.Hold, st.booleans()),
 )
 PAUSE = st.sampled_from([0.0, 0.0, 0.001, 0.6, 16.0])
 

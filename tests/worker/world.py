@@ -27,8 +27,8 @@ def items(count: int, grain: int = 1) -> Chunk:
 class PlanWorld:
     """Drives a plan by hand. `check()` runs after every event; time stands still unless it is advanced."""
 
-    def __init__(self, slots: int) -> None:
-        self.plan = p.Plan(slots)
+    def __init__(self, slots: int, *, keep_outcomes: bool = True) -> None:
+        self.plan = p.Plan(slots, keep_outcomes)
         self.now = 100.0
         self.actions: list[p.Action] = []
 
@@ -73,12 +73,20 @@ class PlanWorld:
         self.nothing_else()
 
     def dispatch(
-        self, chunk: Chunk, fence: int = 1, lo: int = 0, hi: int | None = None, *, spec: int = 1, session: int = SESSION
+        self,
+        chunk: Chunk,
+        fence: int = 1,
+        lo: int = 0,
+        hi: int | None = None,
+        *,
+        spec: int = 1,
+        session: int = SESSION,
+        limits: m.Limits = m.NO_LIMITS,
     ) -> m.Dispatch:
         """A lease arrives, of a function that is known."""
         self.happens(p.FromHub(m.Body(DIGEST, b"body")))
         end = chunk.count if hi is None else hi
-        dispatch = m.Dispatch(fence, session, spec, "f", DIGEST, b"", 1, False, lo, end, m.NO_LIMITS, chunk)
+        dispatch = m.Dispatch(fence, session, spec, "f", DIGEST, b"", 1, False, lo, end, limits, chunk)
         self.happens(p.FromHub(dispatch))
         return dispatch
 
@@ -113,4 +121,5 @@ class PlanWorld:
                 self.happens(p.RunnerSaid(hand.runner, PipeOutcome(hand.dose.at, tasks, 1, task_s * tasks, b"")))
                 self.happens(p.Tick())
         assert self.plan.idle
+        self.happens(p.FromHub(m.Settled([(999, 0, 256)])))
         return self.plan.runners[runner].next_at

@@ -10,20 +10,25 @@ Events come in, actions come out; the daemon's loop owns sockets, clocks and pro
 - Blame: the claim names what ran when a runner died. One task: a strike, which goes to the hub. A block of very short
   ones: they run again one at a time, so that the next death names one. Everything else is queued again here, first.
 - A slot is free only when its runner is: a runner that was told to drop its tail gets nothing until it said it did.
+- Nothing is lost: outcomes are kept until they are settled. A hub that has forgotten this daemon is told first what
+  ended here and then what is still here; what it does not want, it revokes.
+- Silence: while the hub is not heard, `holding`, nothing starts, and what runners have not started is taken back.
+- At most once: such a task is claimed, run and reported alone. Whatever its runner may have started is never run
+  again, and a tail of them is ours again by the runner's own word only.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from taskmesh.core import messages as m
-from taskmesh.core.credit import Pace
 from taskmesh.core.ranges import Ranges, add, overlap
-from taskmesh.errors import LocalProtocolError, PeerProtocolError
-from taskmesh.wire.pipe import CLAIM_MOST, Dose, PipeOutcome, PipeStopped
+from taskmesh.errors import PeerProtocolError
+from taskmesh.wire.pipe import PipeOutcome, PipeStopped
 
+from . import plan_audit, plan_doses
 from .plan_events import (
     Action,
     Claimed,
@@ -32,6 +37,7 @@ from .plan_events import (
     FromHub,
     GiveBody,
     Hand,
+    Hold,
     Lower,
     Peek,
     Report,
@@ -42,14 +48,12 @@ from .plan_events import (
     Start,
     Tick,
 )
+from .plan_ledger import Ledger
+from .plan_queue import Bodies, Paces, Queue
 from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
 
-BLOCK_S = 0.0005  # very short items are claimed in blocks of about this many seconds of work
-BLOCK_BELOW_S = 5e-6  # items longer than this are claimed one at a time
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
 CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
-BODIES_KEPT = 512
-PACES_KEPT = 4096
 RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
 
 
@@ -60,24 +64,27 @@ class Plan:
     ----------
     slots
         How many runners to keep.
+    keep_outcomes
+        Whether outcomes are kept until they are settled; a hub in the same process has them when they are reported.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, keep_outcomes: bool = True) -> None:
         self.slots = slots
         self.runners: dict[int, Runner] = {}
         self.draining = False
-        self._queue: deque[Piece] = deque()
-        self._queued = 0
+        self.holding = False
+        self.leaving = False  # nothing is left here, and the hub was told
+        self.ledger = Ledger()
+        self._keep_outcomes = keep_outcomes
+        self._queue = Queue()
         self._works: dict[int, Work] = {}  # by fence, until everything of it is accounted for
         self._open: dict[int, int] = {}  # fence: how many of its tasks are queued or handed out
-        self._paces: OrderedDict[tuple[int, int], Pace] = OrderedDict()
-        self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
-        self._asked: set[bytes] = set()
+        self._paces = Paces()
+        self._bodies = Bodies()
         self._revokes: dict[int, Ranges] = {}
         self._numbers = 0
         self._failed_starts = 0
         self._start_at = 0.0
-        self._left = False
         self._actions: list[Action] = []
         self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
             FromHub: self._on_hub,
@@ -88,12 +95,14 @@ class Plan:
             Reset: self._on_reset,
             Tick: self._on_tick,
             Drain: self._on_drain,
+            Hold: self._on_hold,
         }
         self._hub_handlers: dict[type[Any], Callable[[Any, float], None]] = {
             m.Dispatch: self._on_dispatch,
             m.Body: self._on_body,
             m.Revoke: self._on_revoke,
             m.Forget: self._on_forget,
+            m.Settled: self._on_settled,
         }
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -130,25 +139,16 @@ class Plan:
         if self.draining:
             self._report(m.GiveBack(dispatch.fence, [(dispatch.lo, dispatch.hi)], []))
             return
-        pace = self._pace((dispatch.session, dispatch.spec))
-        work = Work(dispatch, pace)
+        work = Work(dispatch, self._paces.get((dispatch.session, dispatch.spec)))
         self._works[dispatch.fence] = work
         self._open[dispatch.fence] = dispatch.hi - dispatch.lo
-        self._enqueue(Piece(work, dispatch.lo, dispatch.hi, dispatch.attempt, dispatch.solo), front=False)
-
-    def _pace(self, key: tuple[int, int]) -> Pace:
-        """What was measured of a spec; the least recently dispatched are forgotten."""
-        pace = self._paces.setdefault(key, Pace())
-        self._paces.move_to_end(key)
-        if len(self._paces) > PACES_KEPT:
-            self._paces.popitem(last=False)
-        return pace
+        self._queue.push(Piece(work, dispatch.lo, dispatch.hi, dispatch.attempt, dispatch.solo))
 
     def _on_body(self, body: m.Body, now: float) -> None:
-        self._bodies[body.digest] = body.data
-        self._asked.discard(body.digest)
-        while len(self._bodies) > BODIES_KEPT:
-            self._bodies.popitem(last=False)
+        self._bodies.put(body.digest, body.data)
+
+    def _on_settled(self, settled: m.Settled, now: float) -> None:
+        self.ledger.settle(settled.parts)
 
     def _on_revoke(self, revoke: m.Revoke, now: float) -> None:
         work = self._works.get(revoke.fence)
@@ -165,39 +165,44 @@ class Plan:
         for work in self._works.values():
             if work.dispatch.session == forget.session:
                 work.wanted = False
-        for key in [key for key in self._paces if key[0] == forget.session]:
-            del self._paces[key]
-        self._drop_unwanted(now)
-
-    def _on_reset(self, event: Reset, now: float) -> None:
-        for work in self._works.values():
-            work.wanted = False
-        self._revokes.clear()
-        self._asked.clear()
-        self._drop_unwanted(now, tell=False)
-        self._works.clear()
-        self._open.clear()
-        if self.draining:
-            self._left = False
-
-    def _drop_unwanted(self, now: float, tell: bool = True) -> None:
-        """Nobody waits for this work: drop it from the queue, and take it back from the runners."""
-        pieces, self._queue = self._queue, deque()
-        self._queued = 0
-        for piece in pieces:
+        self.ledger.forget(forget.session)
+        self._paces.forget(forget.session)
+        for piece in self._queue.drain():
             if piece.work.wanted:
-                self._enqueue(piece, front=False)
-            elif tell:
+                self._queue.push(piece)
+            else:
                 self._give_back(piece.work, [(piece.lo, piece.hi)])
         for runner in self.runners.values():
             if any(not h.piece.work.wanted for h in runner.handed):
                 self._recall(runner, now)
 
+    def _on_reset(self, event: Reset, now: float) -> None:
+        """Say everything that the hub, or another one, needs to know of this daemon.
+
+        What was said last may not have arrived. Outcomes are offered again. A `GiveBack` that was lost, or a `Strike`,
+        shows in the inventory, which does not name those tasks: the hub queues them again. So such a death is not
+        counted as a strike, which is all that is lost by it.
+        """
+        self._revokes.clear()
+        self._bodies.ask_again()
+        self.leaving = False
+        if event.again:
+            for entry in self.ledger.entries():
+                self._report(entry)
+            self._report(plan_audit.inventory(self))
+        if self.draining:
+            self._report(m.Slots(0))
+
+    def _on_hold(self, event: Hold, now: float) -> None:
+        self.holding = event.hold
+        if self.holding:
+            for runner in self.runners.values():
+                self._recall(runner, now)
+
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
         self._report(m.Slots(0))
-        while self._queue:
-            piece = self._dequeue()
+        for piece in self._queue.drain():
             self._give_back(piece.work, [(piece.lo, piece.hi)])
         for runner in self.runners.values():
             self._recall(runner, now)
@@ -242,7 +247,10 @@ class Plan:
         if work.wanted:
             d = work.dispatch
             outcome = m.Outcome(d.spec, d.chunk.first, lo, hi, said.form, said.blob)
-            self._report(m.Finished(d.fence, d.session, said.busy_s, outcome))
+            entry = m.Finished(d.fence, d.session, said.busy_s, outcome)
+            if self._keep_outcomes:
+                self.ledger.keep(entry)
+            self._report(entry)
         else:
             self._report(m.GiveBack(work.dispatch.fence, [(lo, hi)], []))
         self._account(work, hi - lo)
@@ -271,9 +279,11 @@ class Plan:
                     continue
                 a, b = handed.lo + start - handed.at, handed.lo + end - handed.at
                 piece = handed.piece
-                if ran == "suspect" and b == a + 1 and piece.work.wanted:
-                    self._report(m.Strike(piece.work.dispatch.fence, a, b, event.report))
-                    self._account(piece.work, 1)
+                once = piece.work.at_most_once and ran != "after"
+                if piece.work.wanted and (once or (ran == "suspect" and b == a + 1)):
+                    for offset in range(a, b):
+                        self._report(m.Strike(piece.work.dispatch.fence, offset, offset + 1, event.report))
+                    self._account(piece.work, b - a)
                 elif ran == "after":
                     again.append(piece._replace(lo=a, hi=b))
                 else:
@@ -297,15 +307,18 @@ class Plan:
         if runner is None or runner.phase is not Phase.RECALLING:
             return
         runner.certain = True
-        self._take_back(runner, max(event.end, runner.limit), runner.next_at)
+        self._take_back(runner, max(event.end, runner.limit), runner.next_at, by_claim=True)
 
-    def _take_back(self, runner: Runner, start: int, end: int) -> None:
-        """Positions `[start, end)` are not going to be run by this runner: they are ours again."""
+    def _take_back(self, runner: Runner, start: int, end: int, by_claim: bool = False) -> None:
+        """Positions `[start, end)` are not going to be run by this runner: they are ours again.
+
+        `by_claim`: it did not say so itself, which does not do for tasks that may start at most once.
+        """
         kept: deque[Handed] = deque()
         again: list[Piece] = []
         for handed in runner.handed:
             a, b = max(handed.at, start), min(handed.end, end)
-            if a >= b:
+            if a >= b or (by_claim and handed.piece.work.at_most_once):
                 kept.append(handed)
                 continue
             lo, hi = handed.lo + a - handed.at, handed.lo + b - handed.at
@@ -324,7 +337,7 @@ class Plan:
             if self.draining or not piece.work.wanted:
                 self._give_back(piece.work, [(piece.lo, piece.hi)])
             else:
-                self._enqueue(piece, front=True)
+                self._queue.push(piece, front=True)
 
     def _give_back(self, work: Work, ranges: Ranges, kept: Ranges | None = None) -> None:
         if ranges or kept:
@@ -340,20 +353,11 @@ class Plan:
                     self._report(m.GiveBack(fence, [], [(lo, hi)]))
                 continue
             holders = [r for r in self.runners.values() if any(h.piece.work is work for h in r.handed)]
-            if any(r.phase is Phase.RECALLING and not r.certain for r in holders):
-                continue  # a claim is about to be read
+            returned = self._queue.take(work, self._revokes[fence])
+            if any(r.phase is Phase.RECALLING and (work.at_most_once or not r.certain) for r in holders):
+                self._give_back(work, returned)
+                continue  # a claim is about to be read, or the runner's word to be heard
             revoked = self._revokes.pop(fence)
-            returned: Ranges = []
-            pieces, self._queue, self._queued = self._queue, deque(), 0
-            for piece in pieces:
-                parts: Ranges = [(piece.lo, piece.hi)]
-                if piece.work is work:
-                    gone = [part for lo, hi in revoked for part in overlap([(piece.lo, piece.hi)], lo, hi)]
-                    returned += gone
-                    for lo, hi in gone:
-                        parts = [q for a, b in parts for q in ((a, min(b, lo)), (max(a, hi), b)) if q[0] < q[1]]
-                for lo, hi in parts:
-                    self._enqueue(piece._replace(lo=lo, hi=hi), front=False)
             kept = [
                 part
                 for r in holders
@@ -378,99 +382,33 @@ class Plan:
                 self._actions.append(Start(self._numbers))
         if self._revokes:
             self._answer_revokes()
-        if self._queue:
-            self._hand_out(now)
+        if self.holding:
+            pass  # until the hub is heard
+        elif self._queue:
+            plan_doses.hand_out(self, now)
         elif any(r.phase is Phase.READY and not r.handed for r in self.runners.values()):
             for runner in self.runners.values():
                 if runner.has_tail() and now - runner.handed_at >= RECALL_AFTER_S:
                     self._recall(runner, now)
-        if self.draining and self.idle and not self._left:
-            self._left = True
+        if self.draining and self.idle and not self.leaving:
+            self.leaving = True
             self._report(m.Leaving())
-
-    def _hand_out(self, now: float) -> None:
-        runners = sorted((r for r in self.runners.values() if r.phase is Phase.READY), key=lambda r: len(r.handed))
-        waiting = 0  # pieces at the end of the queue whose function is still to come
-        progress = True
-        while progress:
-            progress = False
-            for runner in runners:
-                if waiting < len(self._queue) and runner.has_room(self._queue[0].work.pace):
-                    if not self._hand(runner, now):
-                        self._queue.rotate(-1)
-                        waiting += 1
-                    progress = True
-
-    def _hand(self, runner: Runner, now: float) -> bool:
-        """Give the first queued piece, or a dose of it, to a runner. False: its function has to come first."""
-        piece = self._queue[0]
-        d = piece.work.dispatch
-        if not all(self._provide(runner, digest) for digest in (d.digest, d.init) if digest):
-            return False
-        pace, chunk = piece.work.pace, d.chunk
-        share = -(-self._queued // max(1, len(self.runners)))
-        tasks = min(pace.dose(piece.solo), max(share, pace.least()))
-        if chunk.grain > 1:
-            tasks = max(chunk.grain, tasks - tasks % chunk.grain)
-        hi = min(piece.hi, piece.lo + tasks)
-        if hi < piece.hi and chunk.grain == 1:
-            hi = chunk.whole_leaves(piece.lo, hi)
-        self._dequeue()
-        if hi < piece.hi:
-            self._enqueue(piece._replace(lo=hi), front=True)
-        at = runner.next_at
-        dose = Dose(
-            at, d.session, d.spec, piece.attempt, piece.lo, hi, _block(piece),
-            d.name, d.digest, d.init, chunk.cut(piece.lo, hi),
-        )  # fmt: skip
-        runner.handed.append(Handed(at, piece, piece.lo, hi, pace.price_s()))
-        runner.next_at = runner.limit = at + hi - piece.lo
-        runner.handed_at = now
-        self._actions.append(Hand(runner.number, dose, runner.limit))
-        return True
-
-    def _provide(self, runner: Runner, digest: bytes) -> bool:
-        """See to it that a runner has a function. False: the hub was asked for it."""
-        if digest in runner.bodies:
-            runner.bodies.move_to_end(digest)
-            return True
-        body = self._bodies.get(digest)
-        if body is None:
-            if digest not in self._asked:
-                self._asked.add(digest)
-                self._report(m.NeedBody(digest))
-            return False
-        self._bodies.move_to_end(digest)
-        drop = runner.bodies.popitem(last=False)[0] if len(runner.bodies) >= BODIES_KEPT else None
-        runner.bodies[digest] = None
-        self._actions.append(GiveBody(runner.number, digest, body, drop))
-        return True
 
     # ---- books ----------------------------------------------------------------------------------------------
 
     def _report(self, message: Any) -> None:
         self._actions.append(Report(message))
 
-    def _enqueue(self, piece: Piece, front: bool) -> None:
-        self._queued += piece.hi - piece.lo
-        if front:
-            self._queue.appendleft(piece)
-        else:
-            self._queue.append(piece)
-
-    def _dequeue(self) -> Piece:
-        piece = self._queue.popleft()
-        self._queued -= piece.hi - piece.lo
-        return piece
-
     def _account(self, work: Work, tasks: int) -> None:
         """`tasks` of a lease have left this daemon."""
         fence = work.dispatch.fence
-        if self._works.get(fence) is not work:
-            return  # of a registration that is over
         self._open[fence] -= tasks
         if self._open[fence] <= 0:
             del self._open[fence], self._works[fence]
+
+    def held(self) -> list[tuple[int, int, int]]:
+        """What its runners hold, as `(fence, lo, hi)`, for heartbeats."""
+        return plan_audit.held(self)
 
     def check(self) -> None:
         """Compare every index with every other.
@@ -480,33 +418,10 @@ class Plan:
         LocalProtocolError
             Two of them disagree.
         """
-        held: dict[int, int] = {}
-        for piece in self._queue:
-            held[piece.work.dispatch.fence] = held.get(piece.work.dispatch.fence, 0) + piece.hi - piece.lo
-        if sum(held.values()) != self._queued:
-            raise LocalProtocolError(f"{sum(held.values())} tasks are queued, {self._queued} on the books")
-        for runner in self.runners.values():
-            at = None
-            for h in runner.handed:
-                if (at is not None and h.at < at) or h.lo >= h.hi or h.end > runner.next_at:
-                    raise LocalProtocolError(f"runner {runner.number}: positions out of order at {h.at}")
-                at = h.end
-                fence = h.piece.work.dispatch.fence
-                if self._works.get(fence) is h.piece.work:
-                    held[fence] = held.get(fence, 0) + h.hi - h.lo
-        if held != self._open:
-            raise LocalProtocolError(f"leases hold {held}, the books say {self._open}")
-
-
-def _block(piece: Piece) -> int:
-    """How many tasks a runner may claim at once: one, or `BLOCK_S` of work where items are known to be very short."""
-    pace = piece.work.pace
-    if not piece.work.dispatch.chunk.items or piece.solo or pace.mean_s is None or pace.peak_s >= BLOCK_BELOW_S:
-        return 1
-    return min(CLAIM_MOST, int(BLOCK_S / max(pace.peak_s, 1e-9)))
+        plan_audit.check(self)
 
 
 __all__ = [
-    "Action", "Claimed", "Drain", "Event", "FromHub", "GiveBody", "Hand", "Lower", "Peek", "Plan", "Report", "Reset",
-    "RunnerGone", "RunnerReady", "RunnerSaid", "Start", "Tick",
+    "Action", "Claimed", "Drain", "Event", "FromHub", "GiveBody", "Hand", "Hold", "Lower", "Peek", "Plan", "Report",
+    "Reset", "RunnerGone", "RunnerReady", "RunnerSaid", "Start", "Tick",
 ]  # fmt: skip

@@ -43,7 +43,15 @@ class Claimed(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """The hub has forgotten this daemon: nothing that it holds is wanted any more."""
+    """A new link to a hub that knows nothing of this daemon. `again`: the daemon was registered before."""
+
+    again: bool = True
+
+
+class Hold(NamedTuple):
+    """The hub is silent: start nothing, and take back what has not started. Or, with False, it is heard again."""
+
+    hold: bool
 
 
 class Tick(NamedTuple):
@@ -54,7 +62,7 @@ class Drain(NamedTuple):
     """Give back what has not started, finish the rest, then leave."""
 
 
-Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Reset | Tick | Drain
+Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Reset | Hold | Tick | Drain
 
 
 class Start(NamedTuple):
@@ -96,7 +104,7 @@ class Peek(NamedTuple):
 class Report(NamedTuple):
     """Tell the hub. `Finished` entries of one round travel in one `Done`."""
 
-    message: m.Finished | m.Strike | m.GiveBack | m.NeedBody | m.Slots | m.Leaving
+    message: m.Finished | m.Strike | m.GiveBack | m.Inventory | m.NeedBody | m.Slots | m.Leaving
 
 
 Action = Start | Hand | GiveBody | Lower | Peek | Report
