@@ -13,6 +13,7 @@ from . import messages as m
 from .actions import Action, Send
 from .leases import DaemonState, Lease
 from .ranges import Ranges, count, subtract
+from .returns import take_back
 
 if TYPE_CHECKING:
     from .roster import Peer
@@ -79,8 +80,9 @@ def move_queued(scheduler: Scheduler, peer: Peer) -> None:
         queued = _not_held(lease, peer)
         if not queued or lease.state.spec.limits.at_most_once:
             continue
-        scheduler.perform([Send(daemon.instance, m.Revoke(lease.fence, lo, hi)) for lo, hi in queued])
-        scheduler.take_back(daemon, lease, queued, lease.attempt)
+        for lo, hi in queued:
+            scheduler.do(Send(daemon.instance, m.Revoke(lease.fence, lo, hi)))
+        take_back(scheduler, daemon, lease, queued, lease.attempt)
 
 
 def _not_held(lease: Lease, peer: Peer) -> Ranges:

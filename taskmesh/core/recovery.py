@@ -12,7 +12,8 @@ from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from . import messages as m
-from .actions import Action, Send
+from . import returns
+from .actions import Send
 from .leases import HUB_LOST, ChunkState, DaemonState, Lease, Piece, SpecState
 from .lifecycle import Step
 from .outbox import Ended
@@ -90,14 +91,14 @@ def match(scheduler: Scheduler, state: ChunkState) -> None:
     key = (state.spec.session, state.spec.number, state.chunk.first)
     for instance, entry in recovery.outcomes.pop(key, ()):
         daemon = scheduler.daemons.get(instance)
-        scheduler.finish(daemon or DaemonState(instance, 0), entry)
+        returns.finish(scheduler, daemon or DaemonState(instance, 0), entry)
     for instance, holding in recovery.holdings.pop(key, ()):
         daemon = scheduler.daemons.get(instance)
         if daemon is not None:
-            scheduler.perform(adopt(scheduler, daemon, holding))
+            adopt(scheduler, daemon, holding)
 
 
-def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> list[Action]:
+def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None:
     """A daemon holds this: it is its lease if nobody else has it; the rest it is asked to drop."""
     state = scheduler.state(holding.session, holding.spec, holding.first)
     known = daemon.leases.get(holding.fence)
@@ -106,9 +107,10 @@ def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> list
         unwanted = subtract(unwanted, lo, hi)
     if state is None:
         if scheduler.recovery.remember_holding(daemon.instance, holding, scheduler.sessions):
-            return []
+            return
         if holding.session not in scheduler.sessions:
-            return [Send(daemon.instance, m.Forget(holding.session))]
+            scheduler.do(Send(daemon.instance, m.Forget(holding.session)))
+            return
     elif known is None or known.state is state:
         free = [part for lo, hi in unwanted for part in overlap(state.ready, lo, hi)]
         taken = state.move(free, Step.DISPATCHED)
@@ -118,10 +120,11 @@ def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> list
             daemon.add(Lease(holding.fence, daemon.instance, state, taken, attempt, solo, price_s))
         for lo, hi in taken:
             unwanted = subtract(unwanted, lo, hi)
-    return [Send(daemon.instance, m.Revoke(holding.fence, lo, hi)) for lo, hi in unwanted]
+    for lo, hi in unwanted:
+        scheduler.do(Send(daemon.instance, m.Revoke(holding.fence, lo, hi)))
 
 
-def finish(scheduler: Scheduler) -> list[Action]:
+def finish(scheduler: Scheduler) -> None:
     """The wait is over: dispatch what nobody holds."""
     recovery = scheduler.recovery
     recovery.until = NEVER
@@ -130,18 +133,16 @@ def finish(scheduler: Scheduler) -> list[Action]:
         spec = piece.chunk.spec
         ready = overlap(piece.chunk.ready, piece.lo, piece.hi)
         if spec.limits.at_most_once:
-            scheduler.lose(piece.chunk, ready, HUB_LOST)
+            returns.lose(scheduler, piece.chunk, ready, HUB_LOST)
             continue
         for lo, hi in ready:
             scheduler.ready.push(spec.priority, spec.session, piece._replace(lo=lo, hi=hi))
-    actions: list[Action] = []
     for (session, _, _), outcomes in recovery.outcomes.items():
         for instance, entry in outcomes:
             outcome = entry.outcome
-            scheduler.duplicate(session, Ended(None, instance, entry.fence, outcome.lo, outcome.hi))
+            scheduler.deliveries.duplicate(session, Ended(None, instance, entry.fence, outcome.lo, outcome.hi))
     for holdings in recovery.holdings.values():
         for instance, holding in holdings:
             if instance in scheduler.daemons:
-                actions.append(Send(instance, m.Forget(holding.session)))
+                scheduler.do(Send(instance, m.Forget(holding.session)))
     recovery.outcomes, recovery.holdings = {}, {}
-    return actions

@@ -14,12 +14,12 @@ Events come in, actions come out; the hub's shell owns sockets and clocks. The r
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from . import audit, recovery
+from . import audit, recovery, returns
 from . import messages as m
 from . import records as r
 from .actions import (
@@ -36,7 +36,6 @@ from .actions import (
     LaneDown,
     NoLane,
     Note,
-    Persist,
     Received,
     Refuse,
     Send,
@@ -44,19 +43,18 @@ from .actions import (
     Tick,
 )
 from .bodies import Bodies
+from .deliveries import Deliveries
 from .dispatch import dispatch
-from .leases import MACHINE_LOST, ChunkState, DaemonState, Lease, Piece, SpecState
+from .leases import ChunkState, DaemonState, Piece, SpecState
 from .lifecycle import Step
 from .outbox import Ended, Outbox
-from .ranges import Ranges, add, count, covers, overlap, subtract
+from .ranges import Ranges, add, count, overlap
 from .ready import ReadyQueue
 from .recall import move_queued, recall
 from .roster import DEAD_AFTER_S, NEVER, Peer, Roster
 from .statistics import Statistics
 
-MAX_STRIKES = 3
 SESSION_GRACE_S = 60.0
-SETTLED_PARTS = 4096  # in one message to a daemon
 
 
 @dataclass(slots=True, eq=False)
@@ -130,24 +128,21 @@ class Scheduler:
         self.hungry: set[int] = set()  # daemons that may have room
         self.recovery = recovery.Recovery(now + settle_s)
         self.grace_s = grace_s
-        self.durable = durable
         self.full: str | None = None  # why the store takes nothing more
-        self._talkative: set[int] = set()  # sessions with something to send
         self._gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
-        self._settling: set[int] = set()  # daemons that are to be told what they may forget
-        self._uncommitted: deque[tuple[int, Ended]] = deque()  # outcomes, by the number of records up to them
-        self._records = 0
+        self._leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
         self._recall_at = NEVER
         self._fences = fence
         self.rate = audit.Rate(now)
         self._actions: list[Action] = []
+        self.deliveries = Deliveries(self.sessions, self.daemons, durable, self.do)
         self._events: dict[type[Any], Callable[[Any, float], None]] = {
             Received: self._on_received,
             Joined: self._on_joined,
             LaneDown: self._on_lane_down,
             NoLane: self._on_no_lane,
-            Delivered: self._on_delivered,
-            Committed: self._on_committed,
+            Delivered: self.deliveries.on_delivered,
+            Committed: self.deliveries.on_committed,
             StoreFails: self._on_store_fails,
             Tick: self._on_tick,
             Drain: self._on_drain,
@@ -161,10 +156,10 @@ class Scheduler:
             m.Close: self._on_close,
         }
         self._from_daemon: dict[type[Any], Callable[[DaemonState, Any], None]] = {
-            m.Done: self._on_done,
-            m.Strike: self._on_strike,
-            m.GiveBack: self._on_give_back,
-            m.Inventory: self._on_inventory,
+            m.Done: partial(returns.on_done, self),
+            m.Strike: partial(returns.on_strike, self),
+            m.GiveBack: partial(returns.on_give_back, self),
+            m.Inventory: partial(returns.on_inventory, self),
             m.NeedBody: self._on_need_body,
             m.Slots: self._on_slots,
             m.Leaving: self._on_leaving,
@@ -253,10 +248,9 @@ class Scheduler:
         session = self.sessions.get(peer.instance)
         if session is None:
             session = self.sessions[peer.instance] = Session(peer.instance, peer.name, peer.host)
-            self._persist(r.PutSession(peer.instance, peer.name, peer.host))
+            self.deliveries.persist(r.PutSession(peer.instance, peer.name, peer.host))
         elif not resume:
-            session.outbox.again()
-            self._talkative.add(peer.instance)
+            self.deliveries.again(session)
         session.pid, session.joined_at, session.gone_at = peer.pid, peer.joined_at, None
         self._gone.pop(peer.instance, None)
 
@@ -307,12 +301,13 @@ class Scheduler:
         """Requeue, at the front, whatever a daemon had not finished."""
         daemon = self.daemons.pop(instance, None)
         self.hungry.discard(instance)
+        self._leaving.discard(instance)
         if daemon is None:
             return
-        self._settling.discard(instance)
+        self.deliveries.forget_daemon(instance)
         for lease in reversed(list(daemon.leases.values())):
             lease.state.leases.pop(lease.fence, None)
-            self._requeue(lease.state, lease.ranges, lease.attempt + 1, lease.solo, started=True)
+            returns.requeue(self, lease.state, lease.ranges, lease.attempt + 1, lease.solo, started=True)
 
     def _drop_session(self, instance: int) -> None:
         session = self.sessions.pop(instance, None)
@@ -320,7 +315,6 @@ class Scheduler:
             return
         self.ready.drop_session(instance)
         self.recovery.drop_session(instance)
-        self._talkative.discard(instance)
         self._gone.pop(instance, None)
         holders: dict[int, None] = {}
         for spec in session.specs.values():
@@ -328,11 +322,9 @@ class Scheduler:
                 self.totals.cancelled += count(state.ready) + count(state.leased)
                 holders |= dict.fromkeys(lease.daemon for lease in state.leases.values())
             self._release(spec)
-        for ended in session.outbox.everything():
-            self._settled(ended)
-            holders[ended.daemon] = None
+        holders |= dict.fromkeys(self.deliveries.drop(session))
         self._actions += [Send(daemon, m.Forget(instance)) for daemon in holders if daemon in self.daemons]
-        self._persist(r.DropSession(instance))
+        self.deliveries.persist(r.DropSession(instance))
 
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
@@ -360,11 +352,11 @@ class Scheduler:
             session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits
         )
         self.bodies.refer(spec.digest, spec.init)
-        self._persist(r.PutSpec(session.instance, spec))
+        self.deliveries.persist(r.PutSpec(session.instance, spec))
 
     def _on_body(self, session: Session, body: m.Body) -> None:
         if self.bodies.put(body.digest, body.data):
-            self._persist(r.PutBody(*body))
+            self.deliveries.persist(r.PutBody(*body))
 
     def _on_submit(self, session: Session, submit: m.Submit) -> None:
         spec = session.specs.get(submit.spec)
@@ -382,7 +374,7 @@ class Scheduler:
         state = ChunkState(spec, chunk, list(submit.left) or [(0, chunk.count)])
         spec.chunks[chunk.first] = state
         self.totals.submitted += count(state.ready)
-        self._persist(r.PutChunk(session.instance, spec.number, chunk, state.ready))
+        self.deliveries.persist(r.PutChunk(session.instance, spec.number, chunk, state.ready))
         pieces = [Piece(state, lo, hi, 1, False) for lo, hi in state.ready]
         if not submit.left:
             for piece in pieces:
@@ -408,22 +400,22 @@ class Scheduler:
         leased = overlap(state.leased, cancel.lo, cancel.hi)
         for lo, hi in leased:
             state.cancelling = add(state.cancelling, lo, hi)
-        self._cancel_ready(state, overlap(state.ready, cancel.lo, cancel.hi))
-        self._revoke(state, leased, cancel.interrupt)
+        self.cancel_ready(state, overlap(state.ready, cancel.lo, cancel.hi))
+        self.revoke(state, leased, cancel.interrupt)
 
-    def _revoke(self, state: ChunkState, ranges: Ranges, interrupt: bool = False) -> None:
+    def revoke(self, state: ChunkState, ranges: Ranges, interrupt: bool = False) -> None:
         for lease in state.leases.values():
             for lo, hi in ranges:
                 for a, b in overlap(lease.ranges, lo, hi):
                     self._actions.append(Send(lease.daemon, m.Revoke(lease.fence, a, b, interrupt)))
 
-    def _cancel_ready(self, state: ChunkState, ranges: Ranges) -> None:
+    def cancel_ready(self, state: ChunkState, ranges: Ranges) -> None:
         """These have not started, and never will."""
         cancelled = state.move(ranges, Step.CANCELLED)
         self.totals.cancelled += count(cancelled)
         spec, first = state.spec, state.chunk.first
         for lo, hi in cancelled:
-            self._deliver(state, m.Outcome(spec.number, first, lo, hi, m.Form.CANCELLED, b""))
+            self.deliver(state, m.Outcome(spec.number, first, lo, hi, m.Form.CANCELLED, b""))
 
     def _on_retire(self, session: Session, retire: m.Retire) -> None:
         spec = session.specs.get(retire.spec)
@@ -441,64 +433,7 @@ class Scheduler:
             self.roster.remove(session.instance)
             self._actions.append(Dismiss(session.instance, False))
 
-    # ---- what daemons say -----------------------------------------------------------------------------------
-
-    def _on_done(self, daemon: DaemonState, done: m.Done) -> None:
-        self.hungry.add(daemon.instance)
-        for entry in done.entries:
-            self.finish(daemon, entry)
-
-    def finish(self, daemon: DaemonState, entry: m.Finished) -> None:
-        """An outcome, of the lease that holds the tasks or of an earlier one."""
-        outcome = entry.outcome
-        lease = daemon.leases.get(entry.fence)
-        found = lease.take(outcome.lo, outcome.hi) if lease else []
-        if lease:
-            tasks = daemon.settle(lease, found)
-            daemon.finished += tasks
-            daemon.busy_s += entry.busy_s
-        origin = Ended(outcome, daemon.instance, entry.fence, outcome.lo, outcome.hi)
-        state = self.state(entry.session, outcome.spec, outcome.first)
-        if state is None and self.recovery.remember_outcome(daemon.instance, entry, self.sessions):
-            return
-        moved: Ranges = []
-        if state is not None and outcome.hi <= state.chunk.count:
-            current = bool(lease and found and lease.state is state)
-            moved = self._book(state, outcome, current)
-        if not moved or state is None:
-            self.duplicate(entry.session, origin)
-            return
-        state.spec.pace.observe(outcome.hi - outcome.lo, entry.busy_s)
-        self._deliver(state, outcome, origin)
-        if not lease or count(found) < count(moved):
-            self._revoke(state, moved)  # a copy is elsewhere
-
-    def _book(self, state: ChunkState, outcome: m.Outcome, current: bool) -> Ranges:
-        """A success counts from any dispatch; a failure only from the lease that holds the task."""
-        ranges: Ranges = [(outcome.lo, outcome.hi)]
-        if outcome.form <= m.Form.EACH:
-            moved = state.move(ranges, Step.SUCCEEDED)
-            self.totals.done += count(moved)
-        elif not current:
-            return []
-        elif outcome.form == m.Form.CANCELLED:
-            moved = state.move(ranges, Step.CANCELLED)
-            self.totals.cancelled += count(moved)
-        else:
-            moved = state.move(ranges, Step.FAILED)
-            self.totals.failed += count(moved)
-        return moved
-
-    def duplicate(self, session: int, ended: Ended) -> None:
-        """Nobody needs this outcome; but its daemon keeps it until the one that counted is safe."""
-        owner = self.sessions.get(session)
-        if self.durable:
-            self._uncommitted.append((self._records, ended))
-        elif owner is None:
-            self._settled(ended)
-        else:
-            owner.outbox.add(ended._replace(outcome=None))
-            self._talkative.add(session)
+    # ---- books ----------------------------------------------------------------------------------------------
 
     def state(self, session: int, spec: int, first: int) -> ChunkState | None:
         """A chunk that has not ended."""
@@ -506,21 +441,9 @@ class Scheduler:
         known = owner.specs.get(spec) if owner else None
         return known.chunks.get(first) if known else None
 
-    def _owned(self, state: ChunkState) -> bool:
-        """Whether a chunk that a lease speaks of is wanted: its session may be over, or have begun anew since."""
-        owner = self.sessions.get(state.spec.session)
-        return owner is not None and owner.specs.get(state.spec.number) is state.spec
-
-    def _deliver(self, state: ChunkState, outcome: m.Outcome, origin: Ended | None = None) -> None:
-        """Tasks have ended: their client is to hear it, and the store to remember it until then."""
-        session = self.sessions[state.spec.session]
-        ended = origin or Ended(outcome, 0, 0, outcome.lo, outcome.hi)
-        session.outbox.add(ended)
-        self._talkative.add(session.instance)
-        if self.durable:
-            self._persist(r.PutOutcome(session.instance, outcome))
-            self._persist(r.PutLeft(session.instance, outcome.spec, outcome.first, state.left))
-            self._uncommitted.append((self._records, ended))
+    def deliver(self, state: ChunkState, outcome: m.Outcome, origin: Ended | None = None) -> None:
+        """Tasks have ended, in a daemon's lease if `origin` says so."""
+        self.deliveries.add(state, outcome, origin)
         self._end_if_done(state)
 
     def _end_if_done(self, state: ChunkState) -> None:
@@ -532,91 +455,14 @@ class Scheduler:
         if spec.retired and not spec.chunks:
             del session.specs[spec.number]
             self._release(spec)
-            self._persist(r.DropSpec(session.instance, spec.number))
+            self.deliveries.persist(r.DropSpec(session.instance, spec.number))
 
     def _release(self, spec: SpecState) -> None:
         """A spec is forgotten: drop the bodies that nothing refers to any more."""
         for digest in self.bodies.release(spec.digest, spec.init):
-            self._persist(r.DropBody(digest))
+            self.deliveries.persist(r.DropBody(digest))
             for daemon in self.daemons.values():
                 daemon.bodies.discard(digest)
-
-    def _on_strike(self, daemon: DaemonState, strike: m.Strike) -> None:
-        self.hungry.add(daemon.instance)
-        daemon.strikes += 1
-        lease = daemon.leases.get(strike.fence)
-        if lease is None:
-            return
-        found = lease.take(strike.lo, strike.hi)
-        daemon.settle(lease, found)
-        state = lease.state
-        if not found or not self._owned(state):
-            return
-        once = state.spec.limits.at_most_once
-        if strike.hi == strike.lo + 1:
-            state.strikes[strike.lo] += 1
-            once = once or state.strikes[strike.lo] >= MAX_STRIKES
-        if once and not covers(state.cancelling, strike.lo):
-            self.lose(state, found, strike.report)
-        else:
-            self._requeue(state, found, lease.attempt + 1, solo=True)
-
-    def lose(self, state: ChunkState, ranges: Ranges, report: bytes) -> None:
-        """These tasks are not tried again."""
-        moved = state.move(ranges, Step.LOST)
-        self.totals.failed += count(moved)
-        for lo, hi in moved:
-            for offset in range(lo, hi):
-                spec, first = state.spec.number, state.chunk.first
-                self._deliver(state, m.Outcome(spec, first, offset, offset + 1, m.Form.LOST, report))
-
-    def _requeue(self, state: ChunkState, ranges: Ranges, attempt: int, solo: bool, started: bool = False) -> None:
-        """Put ranges of a lease back, at the front of the queue; what was being cancelled is cancelled.
-
-        `started`: they may have started, so tasks that must not start twice are lost.
-        """
-        if not self._owned(state):
-            return
-        spec = state.spec
-        if started and spec.limits.at_most_once:
-            self.lose(state, [part for lo, hi in ranges for part in overlap(state.leased, lo, hi)], MACHINE_LOST)
-            return
-        returned = state.move(ranges, Step.RETURNED)
-        self._cancel_ready(state, [part for lo, hi in returned for part in overlap(state.cancelling, lo, hi)])
-        for lo, hi in reversed([part for a, b in returned for part in overlap(state.ready, a, b)]):
-            self.ready.push(spec.priority, spec.session, Piece(state, lo, hi, attempt, solo), front=True)
-
-    def _on_give_back(self, daemon: DaemonState, back: m.GiveBack) -> None:
-        self.hungry.add(daemon.instance)
-        lease = daemon.leases.get(back.fence)
-        if lease is None:
-            return
-        found = [part for lo, hi in back.returned for part in lease.take(lo, hi)]
-        daemon.settle(lease, found)
-        state, spec = lease.state, lease.state.spec
-        self._requeue(state, found, lease.attempt, lease.solo)
-        kept = [part for lo, hi in back.kept for part in overlap(state.cancelling, lo, hi)]
-        if kept and self._owned(state):
-            self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, kept)))
-
-    def _on_inventory(self, daemon: DaemonState, inventory: m.Inventory) -> None:
-        """What a daemon that was away still holds: of its old leases the rest is lost, of the rest leases are made."""
-        self.hungry.add(daemon.instance)
-        held = {holding.fence: holding.ranges for holding in inventory.holdings}
-        for lease in [daemon.leases[fence] for fence in daemon.stale if fence in daemon.leases]:
-            lost = lease.ranges
-            for lo, hi in held.get(lease.fence, []):
-                lost = subtract(lost, lo, hi)
-            self.take_back(daemon, lease, lost, lease.attempt + 1, started=True)
-        daemon.stale.clear()
-        for holding in inventory.holdings:
-            self._actions += recovery.adopt(self, daemon, holding)
-
-    def take_back(self, daemon: DaemonState, lease: Lease, ranges: Ranges, attempt: int, started: bool = False) -> None:
-        """Ranges of a lease are not with its daemon any more."""
-        found = [part for lo, hi in ranges for part in lease.take(lo, hi)]
-        daemon.settle(lease, found)
-        self._requeue(lease.state, found, attempt, lease.solo, started)
 
     def _on_need_body(self, daemon: DaemonState, need: m.NeedBody) -> None:
         body = self.bodies.get(need.digest)
@@ -628,29 +474,17 @@ class Scheduler:
         self.hungry.add(daemon.instance)
 
     def _on_leaving(self, daemon: DaemonState, leaving: m.Leaving) -> None:
-        peer = self.roster.peers[daemon.instance]
+        if self.deliveries.uncommitted_of(daemon.instance):
+            self._leaving.add(daemon.instance)  # it keeps them until they are safe
+        else:
+            self._see_off(self.roster.peers[daemon.instance])
+
+    def _see_off(self, peer: Peer) -> None:
         self._actions += [
             Note(logging.INFO, f"daemon {peer.name} on {peer.host} left"),
-            Send(daemon.instance, m.Goodbye("you left")),
+            Send(peer.instance, m.Goodbye("you left")),
         ]
         self._remove_peer(peer, dead=False, now=0.0)
-
-    # ---- outcomes until their client has them ---------------------------------------------------------------
-
-    def _on_delivered(self, event: Delivered, now: float) -> None:
-        session = self.sessions.get(event.instance)
-        if session is None:
-            return
-        for ended in session.outbox.acknowledged(event.messages):
-            outcome = ended.outcome
-            if not self.durable:
-                self._settled(ended)
-            elif outcome is not None:
-                self._persist(r.DropOutcome(session.instance, outcome.spec, outcome.first, outcome.lo, outcome.hi))
-
-    def _on_committed(self, event: Committed, now: float) -> None:
-        while self._uncommitted and self._uncommitted[0][0] <= event.records:
-            self._settled(self._uncommitted.popleft()[1])
 
     def _on_store_fails(self, event: StoreFails, now: float) -> None:
         self.full = event.why
@@ -658,18 +492,6 @@ class Scheduler:
             self._actions.append(Note(logging.WARNING, "the store works again: taking tasks again"))
         else:
             self._actions.append(Note(logging.ERROR, f"taking no more tasks, and losing none: {event.why}"))
-
-    def _settled(self, ended: Ended) -> None:
-        """The daemon that made this outcome may forget it."""
-        daemon = self.daemons.get(ended.daemon)
-        if daemon is not None and not daemon.local:
-            daemon.settled.append((ended.fence, ended.lo, ended.hi))
-            self._settling.add(ended.daemon)
-
-    def _persist(self, record: r.Record) -> None:
-        if self.durable:
-            self._records += 1
-            self._actions.append(Persist(record))
 
     # ---- time: verdicts, dispatch, deliveries ---------------------------------------------------------------
 
@@ -681,8 +503,10 @@ class Scheduler:
             for peer in suspect:
                 if peer.role == "daemon":
                     move_queued(self, peer)
+        for instance in [i for i in self._leaving if not self.deliveries.uncommitted_of(i)]:
+            self._see_off(self.roster.peers[instance])
         if now >= self.recovery.until:
-            self._actions += recovery.finish(self)
+            recovery.finish(self)
         for instance in [i for i, until in self._gone.items() if now >= until]:
             session = self.sessions[instance]
             self._actions.append(Note(logging.INFO, f"client {session.name} on {session.host} did not come back"))
@@ -691,14 +515,7 @@ class Scheduler:
             if self.ready:
                 self._actions += dispatch(self, now)
             self._recall(now)
-        for instance in self._talkative:
-            self._flush(self.sessions[instance])
-        self._talkative.clear()
-        for instance in self._settling:
-            parts, self.daemons[instance].settled = self.daemons[instance].settled, []
-            for start in range(0, len(parts), SETTLED_PARTS):
-                self._actions.append(Send(instance, m.Settled(parts[start : start + SETTLED_PARTS])))
-        self._settling.clear()
+        self.deliveries.tick()
         self.rate.sample(now, self.totals.done + self.totals.failed)
 
     def _recall(self, now: float) -> None:
@@ -709,17 +526,9 @@ class Scheduler:
             actions, self._recall_at = recall(self, now)
             self._actions += actions
 
-    def _flush(self, session: Session) -> None:
-        if session.gone_at is not None:
-            return
-        messages, settled = session.outbox.send()
-        self._actions += [Send(session.instance, m.Results(outcomes)) for outcomes in messages]
-        for ended in settled:
-            self._settled(ended)
-
-    def perform(self, actions: list[Action]) -> None:
-        """Have these done, after what was decided before."""
-        self._actions += actions
+    def do(self, action: Action) -> None:
+        """Have this done, after what was decided before."""
+        self._actions.append(action)
 
     def next_fence(self) -> int:
         """A number higher than that of every dispatch before."""
