@@ -356,7 +356,7 @@ class Client:
         """Joined. To a hub that does not know us, everything unsettled is offered again."""
         self._lost_since = None
         if not welcome.resume and self._welcomed.is_set():
-            log.warning("the hub at %s has no memory of this session; offering its tasks again", self.control)
+            log.warning("the hub at %s began anew; offering it what has not ended", self.control)
             with self.lock:
                 self._send(self.session.offer_again())
         self._welcomed.set()

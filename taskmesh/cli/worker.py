@@ -131,6 +131,8 @@ def _serve(address: Address, workers: int | None, name: str | None, connect_time
 class WorkerService:
     """A daemon, as far as stopping it goes."""
 
+    stored = False  # what runs here is nowhere else
+
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
