@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +45,7 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
             fleet.end()
 
 
-def all_right(wire: Wire, tmp_path: Path, disturb: Callable[[list[Future[int]]], object]) -> int:
+def all_right(wire: Wire, tmp_path: Path, disturb: Callable[[Sequence[Future[int]]], object]) -> int:
     """Run many tasks while `disturb` acts; every result has to be right. Returns the executions beyond one per task."""
     path = tmp_path / "tally"
     called: list[object] = []
@@ -68,13 +68,13 @@ def all_right(wire: Wire, tmp_path: Path, disturb: Callable[[list[Future[int]]],
     return executions.total() - TASKS
 
 
-def some_done(futures: list[Future[int]], share: float) -> None:
+def some_done(futures: Sequence[Future[int]], share: float) -> None:
     """Wait until this share of the tasks has ended."""
     futures[round(share * len(futures))].result(WAIT_S)
 
 
 def test_resets_neither_lose_nor_repeat(wire: Wire, tmp_path: Path) -> None:
-    def disturb(futures: list[Future[int]]) -> None:
+    def disturb(futures: Sequence[Future[int]]) -> None:
         wire.proxy.reset_every(0.3)
 
     assert all_right(wire, tmp_path, disturb) == 0
@@ -82,7 +82,7 @@ def test_resets_neither_lose_nor_repeat(wire: Wire, tmp_path: Path) -> None:
 
 
 def test_resets_of_some_connections_neither_lose_nor_repeat(wire: Wire, tmp_path: Path) -> None:
-    def disturb(futures: list[Future[int]]) -> None:
+    def disturb(futures: Sequence[Future[int]]) -> None:
         wire.proxy.reset_every(0.1, share=0.3)
 
     assert all_right(wire, tmp_path, disturb) == 0
@@ -91,7 +91,7 @@ def test_resets_of_some_connections_neither_lose_nor_repeat(wire: Wire, tmp_path
 
 @pytest.mark.parametrize("ways", [(Way.UP,), (Way.DOWN,), ()], ids=["up", "down", "both"])
 def test_a_stall_only_delays(wire: Wire, tmp_path: Path, ways: tuple[Way, ...]) -> None:
-    def disturb(futures: list[Future[int]]) -> None:
+    def disturb(futures: Sequence[Future[int]]) -> None:
         some_done(futures, 0.1)
         wire.proxy.stall(1.0, *ways)
         some_done(futures, 0.5)
@@ -101,7 +101,7 @@ def test_a_stall_only_delays(wire: Wire, tmp_path: Path, ways: tuple[Way, ...]) 
 
 
 def test_a_stall_that_ends_in_a_reset_neither_loses_nor_repeats(wire: Wire, tmp_path: Path) -> None:
-    def disturb(futures: list[Future[int]]) -> None:
+    def disturb(futures: Sequence[Future[int]]) -> None:
         for share in (0.1, 0.3, 0.6):
             some_done(futures, share)
             wire.proxy.stall(0.4)
@@ -118,7 +118,7 @@ def test_a_slow_line_only_delays(wire: Wire, tmp_path: Path) -> None:
     "keep", [pytest.param(keep, id=keep.name, marks=() if keep is Keep.HUB else long) for keep in Keep]
 )
 def test_half_open_connections_lose_nothing(wire: Wire, tmp_path: Path, keep: Keep) -> None:
-    def disturb(futures: list[Future[int]]) -> None:
+    def disturb(futures: Sequence[Future[int]]) -> None:
         some_done(futures, 0.2)
         wire.proxy.half_open(keep)
 
