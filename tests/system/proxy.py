@@ -137,7 +137,12 @@ class Proxy:
 
     def half_open(self, keep: Keep, share: float = 1.0) -> None:
         """Let only `keep` believe in this share of the connections that there are; new ones are good."""
-        self._do(lambda: [self._half_open(connection, keep) for connection in self._some(share)])
+
+        def begin() -> None:
+            for connection in self._some(share):
+                self._half_open(connection, keep)
+
+        self._do(begin)
 
     def limit(self, bytes_per_second: float) -> None:
         """Pass on at most so much in each direction, all connections together; `NEVER`: no limit."""
@@ -164,10 +169,11 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _do(self, command: Callable[[], object]) -> None:
+    def _do(self, command: Callable[[], None]) -> None:
         """Run a command in the proxy's thread; returns when it has run."""
         done = threading.Event()
-        self._commands.append(lambda: (command(), done.set())[0])  # type: ignore[func-returns-value]
+        self._commands.append(command)
+        self._commands.append(done.set)
         self._wake_write.send(b"w")
         if not done.wait(10.0):
             raise RuntimeError("the proxy's thread does not answer")
