@@ -1,4 +1,4 @@
-"""The client of a chaos run, `python -m benchmarks.chaos.client CONFIG`: says on stdout how far it is, and what came."""
+"""The client of a chaos run (`python -m benchmarks.chaos.client CONFIG`): says how far it is, and what came."""
 
 import json
 import sys
