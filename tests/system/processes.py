@@ -9,7 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ def holder(directory: Path, name: str) -> int:
     path = directory / f"{name}.started"
     until(lambda: path.exists() and path.read_text().endswith("\n"), f"{name} has started")
     return int(path.read_text().split()[-1])
+
+
+def tallied(path: Path) -> Counter[int]:
+    """How often each number was appended to a file by `tasks.tally`."""
+    return Counter(int(line.split()[0]) for line in path.read_text().splitlines()) if path.exists() else Counter()
 
 
 # ---- scripts --------------------------------------------------------------------------------------------------------
@@ -188,15 +194,23 @@ class Fleet:
     ----------
     directory
         Where they run.
+    listen
+        Where the hub listens.
+    options
+        More options of `taskmesh hub`.
+    by
+        The address that workers and clients use, if it is not the hub's own.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, listen: str = "tcp://127.0.0.1:0", options: Sequence[str] = (), by: str | None = None
+    ) -> None:
         self._directory = directory
         self._started: list[Started] = []
-        hub = self._start("hub", "--listen", "tcp://127.0.0.1:0")
+        hub = self._start("hub", "--listen", listen, *options)
         hub.says("ready at tcp://")
         self.hub = hub
-        self.address = hub.output.split("ready at ")[1].split()[0].rstrip(".,;")
+        self.address = by or hub.output.split("ready at ")[1].split()[0].rstrip(".,;")
 
     def _start(self, *arguments: str) -> Started:
         started = Started(["-m", "taskmesh", *arguments], self._directory)
@@ -208,6 +222,10 @@ class Fleet:
         worker = self._start("worker", self.address, "-n", str(runners))
         worker.says("has joined")
         return worker
+
+    def output(self) -> str:
+        """What all of them have printed, for a test that failed."""
+        return "\n".join(f"--- {started.output_path.name}:\n{started.output}" for started in self._started)
 
     def end(self) -> None:
         """Stopped ones go on first, so that they can end."""
