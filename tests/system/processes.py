@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -184,6 +186,19 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def free_ports(count: int) -> int:
+    """The first of so many consecutive ports of loopback that are free, below the range that the system hands out."""
+    for first in random.SystemRandom().sample(range(20_000, 32_000, count), 50):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
+    raise AssertionError("no free ports")
+
+
 # ---- fleets ---------------------------------------------------------------------------------------------------------
 
 
@@ -207,10 +222,20 @@ class Fleet:
     ) -> None:
         self._directory = directory
         self._started: list[Started] = []
-        hub = self._start("hub", "--listen", listen, *options)
-        hub.says("ready at tcp://")
-        self.hub = hub
-        self.address = by or hub.output.split("ready at ")[1].split()[0].rstrip(".,;")
+        self._hub_arguments = ("hub", "--listen", listen, *options)
+        self.start_hub()
+        self.address = by or self.hub.output.split("ready at ")[1].split()[0].rstrip(".,;")
+
+    def start_hub(self) -> None:
+        """Start a hub, as the first one was started."""
+        self.hub = self._start(*self._hub_arguments)
+        self.hub.says("ready at tcp://")
+
+    def kill_hub(self, number: int = signal.SIGKILL) -> None:
+        """End the hub by a signal, and start it again."""
+        self.hub.signal(number)
+        self.hub.ends()
+        self.start_hub()
 
     def _start(self, *arguments: str) -> Started:
         started = Started(["-m", "taskmesh", *arguments], self._directory)
