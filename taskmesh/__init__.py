@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from .errors import (
     AddressError,
+    HubFull,
     HubUnreachable,
     InitializerFailed,
     MeshClosed,
@@ -30,6 +31,7 @@ from .errors import (
     RemoteError,
     TaskError,
     TaskmeshError,
+    WindowFull,
     WorkerLost,
 )
 from .task import Task, TaskInfo, current_task, task
@@ -49,6 +51,7 @@ _LAZY = {
 __all__ = [
     "AddressError",
     "Future",
+    "HubFull",
     "HubUnreachable",
     "InitializerFailed",
     "Mesh",
@@ -63,6 +66,7 @@ __all__ = [
     "TaskError",
     "TaskInfo",
     "TaskmeshError",
+    "WindowFull",
     "WorkerLost",
     "__version__",
     "as_completed",

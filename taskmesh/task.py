@@ -38,10 +38,13 @@ class TaskOptions:
         What the tasks are called in `repr`, logs and errors; the function's qualified name by default.
     priority : int
         Waiting tasks of a higher priority start first; 0 by default, from -1000 to 1000.
+    at_most_once : bool
+        Never start a task twice: where it may have started and its worker is lost, it fails with `WorkerLost`.
     """
 
     name: str | None = None
     priority: int = 0
+    at_most_once: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
@@ -50,6 +53,8 @@ class TaskOptions:
             raise TypeError(f"priority must be an integer, not {self.priority!r}")
         if not -1000 <= self.priority <= 1000:
             raise ValueError(f"priority must be between -1000 and 1000, not {self.priority}")
+        if not isinstance(self.at_most_once, bool):
+            raise TypeError(f"at_most_once must be True or False, not {self.at_most_once!r}")
 
 
 def _options(base: TaskOptions, given: dict[str, Any]) -> TaskOptions:
@@ -99,7 +104,7 @@ class Task(Generic[P, R]):
                 found = getattr(found, part, None)
             if found is self:
                 return qualname
-        return _rebuild_task, (self.function, self.task_options.name, self.task_options.priority)
+        return _rebuild_task, (self.function, self.task_options)
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Submit one call to the current mesh: see `taskmesh.current_mesh`.
@@ -153,14 +158,16 @@ def _by_value(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in by_value_modules())
 
 
-def _rebuild_task(function: Callable[..., Any], name: str | None, priority: int) -> Task[..., Any]:
-    return Task(function, TaskOptions(name, priority))
+def _rebuild_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
+    return Task(function, options)
 
 
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(*, name: str | None = None, priority: int = 0) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(
+    *, name: str | None = None, priority: int = 0, at_most_once: bool = False
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a task: `@task`, or `@task(name="…", priority=…)`.
 

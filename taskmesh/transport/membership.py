@@ -36,7 +36,7 @@ class Owner(Protocol):
     """Who joins: told of what arrives."""
 
     def on_welcome(self, welcome: m.Registered) -> None:
-        """Registered; without `resume` the hub knows nothing of us."""
+        """Registered; without `resume` the link is new. Under the lock: what is sent here goes before all else."""
 
     def on_message(self, message: m.LinkMessage) -> None:
         """A message from the hub, in order, once."""
@@ -193,9 +193,9 @@ class Membership:
                 self.stream.renew(welcome.incarnation, welcome.epoch, welcome.seen if resume else None, now)
             self._open_lane(welcome)
             self.registered = True
-        self._answered_at = now
-        self._heartbeat_at = now + self._beat_s
-        self._owner.on_welcome(welcome._replace(resume=resume))
+            self._answered_at = now
+            self._heartbeat_at = now + self._beat_s
+            self._owner.on_welcome(welcome._replace(resume=resume))
         if self._silence is not None:
             self._silence.registered(again, resume, self.stream.link.last)
             if self._silence.holding:
