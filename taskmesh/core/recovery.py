@@ -8,7 +8,6 @@ that, what nobody holds is dispatched, but for tasks that must not start twice: 
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from . import messages as m
@@ -42,19 +41,13 @@ class Recovery:
         self.held += pieces
         self.until = min(self.until, 0.0) if self.until == NEVER else self.until
 
-    def remember_outcome(self, daemon: int, entry: m.Finished, sessions: Container[int]) -> bool:
-        """An outcome of a chunk that is not here. True: it may yet come, and the outcome is kept."""
-        if self.until in (NEVER, 0.0) or entry.session in sessions:
-            return False
+    def remember_outcome(self, daemon: int, entry: m.Finished) -> None:
+        """An outcome of a chunk that may yet be offered again."""
         self.outcomes.setdefault((entry.session, entry.outcome.spec, entry.outcome.first), []).append((daemon, entry))
-        return True
 
-    def remember_holding(self, daemon: int, holding: m.Holding, sessions: Container[int]) -> bool:
-        """A part of an inventory that speaks of a chunk that is not here. True: it may yet come."""
-        if self.until in (NEVER, 0.0) or holding.session in sessions:
-            return False
+    def remember_holding(self, daemon: int, holding: m.Holding) -> None:
+        """A part of an inventory that speaks of a chunk that may yet be offered again."""
         self.holdings.setdefault((holding.session, holding.spec, holding.first), []).append((daemon, holding))
-        return True
 
     def drop_session(self, session: int) -> None:
         """A session is over: nothing of it is held."""
@@ -85,6 +78,15 @@ def restore(scheduler: Scheduler, snapshot: Snapshot) -> None:
         scheduler.bodies.put(digest, data)
 
 
+def may_come(scheduler: Scheduler, session: int, spec: int, first: int) -> bool:
+    """Whether a chunk that is not here may yet be offered again: the hub has just started, and it was not yet."""
+    if scheduler.recovery.until in (NEVER, 0.0):
+        return False
+    owner = scheduler.sessions.get(session)
+    known = owner.specs.get(spec) if owner is not None else None
+    return known is None or first >= known.submitted
+
+
 def match(scheduler: Scheduler, state: ChunkState) -> None:
     """A chunk was offered again: what daemons have said of it counts now."""
     recovery = scheduler.recovery
@@ -106,7 +108,8 @@ def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None
     for lo, hi in known.ranges if known else ():
         unwanted = subtract(unwanted, lo, hi)
     if state is None:
-        if scheduler.recovery.remember_holding(daemon.instance, holding, scheduler.sessions):
+        if may_come(scheduler, holding.session, holding.spec, holding.first):
+            scheduler.recovery.remember_holding(daemon.instance, holding)
             return
         if holding.session not in scheduler.sessions:
             scheduler.do(Send(daemon.instance, m.Forget(holding.session)))

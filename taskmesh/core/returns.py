@@ -41,7 +41,8 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
         daemon.busy_s += entry.busy_s
     origin = Ended(outcome, daemon.instance, entry.fence, outcome.lo, outcome.hi)
     state = scheduler.state(entry.session, outcome.spec, outcome.first)
-    if state is None and scheduler.recovery.remember_outcome(daemon.instance, entry, scheduler.sessions):
+    if state is None and recovery.may_come(scheduler, entry.session, outcome.spec, outcome.first):
+        scheduler.recovery.remember_outcome(daemon.instance, entry)
         return
     moved: Ranges = []
     if state is not None and outcome.hi <= state.chunk.count:

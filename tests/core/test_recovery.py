@@ -202,14 +202,17 @@ def test_what_a_daemon_holds_is_not_dispatched_again(client_first: bool) -> None
     world.nothing_else()
 
 
-def test_an_outcome_that_comes_before_its_chunk_counts() -> None:
+@pytest.mark.parametrize("client_first", [True, False])
+def test_an_outcome_that_comes_before_its_chunk_counts(client_first: bool) -> None:
     world = restarted()
-    world.scheduler.sessions.pop(CLIENT)
-    world.scheduler.roster.remove(CLIENT)
+    if not client_first:
+        world.scheduler.sessions.pop(CLIENT)
+        world.scheduler.roster.remove(CLIENT)
     outcome = m.Outcome(1, 0, 0, 1, m.Form.LIST, b"r")
     world.hears(DAEMON, m.Done([m.Finished(5, CLIENT, 0.1, outcome)]))
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
-    world.actions.clear()
+    if not client_first:
+        world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+        world.actions.clear()
     world.submits(1, left=[(0, 1)])
     world.tick()
     world.expect_send(CLIENT, m.Results([outcome]))
