@@ -25,16 +25,24 @@ def items(count: int, grain: int = 1) -> Chunk:
 
 
 class PlanWorld:
-    """Drives a plan by hand. `check()` runs after every event; time stands still unless it is advanced."""
+    """Drives a plan by hand. `check()` runs after every event; time stands still unless it is advanced.
 
-    def __init__(self, slots: int) -> None:
-        self.plan = p.Plan(slots)
+    Looks at runners are kept apart, in `looks`: they change nothing.
+    """
+
+    def __init__(self, slots: int, limits: p.RunnerLimits | None = None) -> None:
+        self.plan = p.Plan(slots, limits)
         self.now = 100.0
         self.actions: list[p.Action] = []
+        self.looks: list[int] = []
 
     def happens(self, event: p.Event) -> None:
         """Hand in an event and keep what the plan wants done."""
-        self.actions += self.plan.handle(event, self.now)
+        for action in self.plan.handle(event, self.now):
+            if isinstance(action, p.Look):
+                self.looks.append(action.runner)
+            else:
+                self.actions.append(action)
         self.plan.check()
 
     def tick(self, seconds: float = 0.0) -> None:
@@ -73,12 +81,20 @@ class PlanWorld:
         self.nothing_else()
 
     def dispatch(
-        self, chunk: Chunk, fence: int = 1, lo: int = 0, hi: int | None = None, *, spec: int = 1, session: int = SESSION
+        self,
+        chunk: Chunk,
+        fence: int = 1,
+        lo: int = 0,
+        hi: int | None = None,
+        *,
+        spec: int = 1,
+        session: int = SESSION,
+        limits: m.Limits = m.NO_LIMITS,
     ) -> m.Dispatch:
         """A lease arrives, of a function that is known."""
         self.happens(p.FromHub(m.Body(DIGEST, b"body")))
         end = chunk.count if hi is None else hi
-        dispatch = m.Dispatch(fence, session, spec, "f", DIGEST, b"", 1, False, lo, end, m.NO_LIMITS, chunk)
+        dispatch = m.Dispatch(fence, session, spec, "f", DIGEST, b"", 1, False, lo, end, limits, chunk)
         self.happens(p.FromHub(dispatch))
         return dispatch
 

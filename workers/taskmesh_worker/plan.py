@@ -28,10 +28,15 @@ from .plan_events import (
     Action,
     Claimed,
     Drain,
+    End,
     Event,
+    Flush,
     FromHub,
     GiveBody,
     Hand,
+    Interrupt,
+    Kill,
+    Look,
     Lower,
     Peek,
     Report,
@@ -39,9 +44,13 @@ from .plan_events import (
     RunnerGone,
     RunnerReady,
     RunnerSaid,
+    Sample,
+    Sampled,
+    Seen,
     Start,
     Tick,
 )
+from .plan_limits import AFTER, DOOMED, STOPPED, SUSPECT, Limiter, RunnerLimits, fates, last_word
 from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
 
 BLOCK_S = 0.0005  # very short items are claimed in blocks of about this many seconds of work
@@ -60,10 +69,15 @@ class Plan:
     ----------
     slots
         How many runners to keep.
+    limits
+        What each of them may take.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, limits: RunnerLimits | None = None) -> None:
         self.slots = slots
+        self._limiter = Limiter(limits or RunnerLimits(), lambda action: self._actions.append(action), self._recall)
+        self._drain_at = NEVER
+        self._interrupts: dict[int, Ranges] = {}  # by fence: what is to be interrupted if it has started
         self.runners: dict[int, Runner] = {}
         self.draining = False
         self._queue: deque[Piece] = deque()
@@ -85,6 +99,8 @@ class Plan:
             RunnerSaid: self._on_said,
             RunnerGone: self._on_gone,
             Claimed: self._on_claimed,
+            Seen: self._on_looked,
+            Sampled: self._on_looked,
             Reset: self._on_reset,
             Tick: self._on_tick,
             Drain: self._on_drain,
@@ -104,10 +120,14 @@ class Plan:
 
     def next_deadline(self) -> float:
         """When `Tick` is due if nothing else happens."""
-        deadline = min((r.peek_at for r in self.runners.values()), default=NEVER)
+        deadline = min(
+            min((r.peek_at for r in self.runners.values()), default=NEVER),
+            self._limiter.deadline(self.runners.values()),
+            self._drain_at,
+        )
         if len(self.runners) < self.slots and not self.draining:
             deadline = min(deadline, self._start_at)
-        if not self._queue and any(r.phase is Phase.READY and not r.handed for r in self.runners.values()):
+        if not self._queue and any(r.open and not r.handed for r in self.runners.values()):
             tails = (r.handed_at for r in self.runners.values() if r.has_tail())
             deadline = min(deadline, min(tails, default=NEVER) + RECALL_AFTER_S)
         return deadline
@@ -155,11 +175,13 @@ class Plan:
         if work is None:
             self._report(m.GiveBack(revoke.fence, [], [(revoke.lo, revoke.hi)]))
             return
+        if revoke.interrupt:
+            self._interrupts[revoke.fence] = add(self._interrupts.get(revoke.fence, []), revoke.lo, revoke.hi)
         self._revokes[revoke.fence] = add(self._revokes.get(revoke.fence, []), revoke.lo, revoke.hi)
         for runner in self.runners.values():
             if any(h.piece.work is work and overlap([(h.lo, h.hi)], revoke.lo, revoke.hi) for h in runner.handed):
                 self._recall(runner, now)
-        self._answer_revokes()
+        self._answer_revokes(now)
 
     def _on_forget(self, forget: m.Forget, now: float) -> None:
         for work in self._works.values():
@@ -173,6 +195,7 @@ class Plan:
         for work in self._works.values():
             work.wanted = False
         self._revokes.clear()
+        self._interrupts.clear()
         self._asked.clear()
         self._drop_unwanted(now, tell=False)
         self._works.clear()
@@ -195,6 +218,7 @@ class Plan:
 
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
+        self._drain_at = now + event.timeout_s
         self._report(m.Slots(0))
         while self._queue:
             piece = self._dequeue()
@@ -222,6 +246,7 @@ class Plan:
             runner.spoken = event.what.at + event.what.tasks
         else:
             self._on_stopped(runner, event.what)
+            self._answer_revokes(now)
             runner.spoken = event.what.end
         if runner.phase is Phase.RECALLING and runner.spoken == runner.next_at:
             runner.phase = Phase.READY
@@ -246,6 +271,7 @@ class Plan:
         else:
             self._report(m.GiveBack(work.dispatch.fence, [(lo, hi)], []))
         self._account(work, hi - lo)
+        self._limiter.on_outcome(runner, hi - lo, now)
 
     def _on_stopped(self, runner: Runner, said: PipeStopped) -> None:
         """The runner skipped these. What a claim has already taken back is not here any more."""
@@ -259,27 +285,30 @@ class Plan:
         if runner.phase is Phase.STARTING:
             self._failed_starts += 1
         self._start_at = now + RESTART_BACKOFF_S[min(self._failed_starts, len(RESTART_BACKOFF_S) - 1)]
-        lo, hi = event.claimed
         again: list[Piece] = []
         for handed in runner.handed:
-            for start, end, ran in (
-                (handed.at, min(handed.end, lo), "before"),
-                (max(handed.at, lo), min(handed.end, hi), "suspect"),
-                (max(handed.at, hi), handed.end, "after"),
-            ):
-                if start >= end:
-                    continue
-                a, b = handed.lo + start - handed.at, handed.lo + end - handed.at
-                piece = handed.piece
-                if ran == "suspect" and b == a + 1 and piece.work.wanted:
-                    self._report(m.Strike(piece.work.dispatch.fence, a, b, event.report))
-                    self._account(piece.work, 1)
-                elif ran == "after":
-                    again.append(piece._replace(lo=a, hi=b))
-                else:
-                    solo = piece.solo or ran == "suspect"
-                    again.append(piece._replace(lo=a, hi=b, attempt=piece.attempt + 1, solo=solo))
+            for start, end, fate in fates(runner, handed, event.claimed):
+                lo, hi = handed.lo + start - handed.at, handed.lo + end - handed.at
+                again += self._after_death(runner, handed.piece._replace(lo=lo, hi=hi), fate, event.report)
         self._put_back(again)
+
+    def _after_death(self, runner: Runner, piece: Piece, fate: str, report: bytes) -> list[Piece]:
+        """What to run again of a piece that a runner held when it ended."""
+        work, d = piece.work, piece.work.dispatch
+        single = piece.hi == piece.lo + 1 and work.wanted
+        if fate == DOOMED and work.wanted:
+            outcome = m.Outcome(d.spec, d.chunk.first, piece.lo, piece.hi, *last_word(runner, report))
+            self._report(m.Finished(d.fence, d.session, 0.0, outcome))
+            self._account(work, 1)
+        elif single and (fate == SUSPECT or (fate == STOPPED and d.limits.at_most_once)):
+            self._report(m.Strike(d.fence, piece.lo, piece.hi, report))
+            self._account(work, 1)
+        elif fate == AFTER:
+            return [piece]
+        else:
+            blamed = fate == SUSPECT or (fate == STOPPED and runner.doom is not None)
+            return [piece._replace(attempt=piece.attempt + 1, solo=piece.solo or blamed)]
+        return []
 
     # ---- taking back ----------------------------------------------------------------------------------------
 
@@ -298,6 +327,16 @@ class Plan:
             return
         runner.certain = True
         self._take_back(runner, max(event.end, runner.limit), runner.next_at)
+        self._answer_revokes(now)
+
+    def _on_looked(self, event: Seen | Sampled, now: float) -> None:
+        runner = self.runners.get(event.runner)
+        if runner is None:
+            return
+        if isinstance(event, Seen):
+            self._limiter.on_seen(runner, event, now)
+        else:
+            self._limiter.on_sampled(runner, event, now)
 
     def _take_back(self, runner: Runner, start: int, end: int) -> None:
         """Positions `[start, end)` are not going to be run by this runner: they are ours again."""
@@ -316,7 +355,6 @@ class Plan:
                 kept.append(Handed(b, handed.piece, hi, handed.hi, handed.price_s))
         runner.handed = kept
         self._put_back(again)
-        self._answer_revokes()
 
     def _put_back(self, pieces: list[Piece]) -> None:
         """Queue pieces again, first, in their order; give them back instead when nobody wants them here."""
@@ -331,11 +369,12 @@ class Plan:
             self._report(m.GiveBack(work.dispatch.fence, ranges, kept or []))
         self._account(work, sum(hi - lo for lo, hi in ranges))
 
-    def _answer_revokes(self) -> None:
+    def _answer_revokes(self, now: float) -> None:
         """Give back what is queued of revoked ranges; what a runner has claimed is kept, once that is certain."""
         for fence in list(self._revokes):
             work = self._works.get(fence)
             if work is None:
+                self._interrupts.pop(fence, None)
                 for lo, hi in self._revokes.pop(fence):
                     self._report(m.GiveBack(fence, [], [(lo, hi)]))
                 continue
@@ -363,6 +402,16 @@ class Plan:
                 for part in overlap([(h.lo, h.hi)], lo, hi)
             ]
             self._give_back(work, returned, kept)
+            self._interrupt(fence, holders, now)
+
+    def _interrupt(self, fence: int, holders: list[Runner], now: float) -> None:
+        """What has started of these offsets is to be ended."""
+        for lo, hi in self._interrupts.pop(fence, []):
+            for runner in holders:
+                for h in runner.handed:
+                    if h.piece.work.dispatch.fence == fence:
+                        for a, b in overlap([(h.lo, h.hi)], lo, hi):
+                            self._limiter.cancel(runner, h.at + a - h.lo, h.at + b - h.lo, now)
 
     # ---- handing out ----------------------------------------------------------------------------------------
 
@@ -376,11 +425,17 @@ class Plan:
                 self._numbers += 1
                 self.runners[self._numbers] = Runner(self._numbers)
                 self._actions.append(Start(self._numbers))
+        if now >= self._drain_at:
+            self._drain_at = NEVER
+            for runner in self.runners.values():
+                if runner.handed:
+                    self._limiter.kill(runner)
+        self._limiter.on_tick(self.runners.values(), now)
         if self._revokes:
-            self._answer_revokes()
+            self._answer_revokes(now)
         if self._queue:
             self._hand_out(now)
-        elif any(r.phase is Phase.READY and not r.handed for r in self.runners.values()):
+        elif any(r.open and not r.handed for r in self.runners.values()):
             for runner in self.runners.values():
                 if runner.has_tail() and now - runner.handed_at >= RECALL_AFTER_S:
                     self._recall(runner, now)
@@ -389,7 +444,7 @@ class Plan:
             self._report(m.Leaving())
 
     def _hand_out(self, now: float) -> None:
-        runners = sorted((r for r in self.runners.values() if r.phase is Phase.READY), key=lambda r: len(r.handed))
+        runners = sorted((r for r in self.runners.values() if r.open), key=lambda r: len(r.handed))
         waiting = 0  # pieces at the end of the queue whose function is still to come
         progress = True
         while progress:
@@ -422,11 +477,13 @@ class Plan:
         dose = Dose(
             at, d.session, d.spec, piece.attempt, piece.lo, hi, _block(piece),
             d.name, d.digest, d.init, chunk.cut(piece.lo, hi),
+            d.limits.timeout_s, d.limits.memory > 0 or d.limits.at_most_once,
         )  # fmt: skip
         runner.handed.append(Handed(at, piece, piece.lo, hi, pace.price_s()))
         runner.next_at = runner.limit = at + hi - piece.lo
         runner.handed_at = now
         self._actions.append(Hand(runner.number, dose, runner.limit))
+        self._limiter.on_handed(runner, now)
         return True
 
     def _provide(self, runner: Runner, digest: bytes) -> bool:
@@ -500,13 +557,16 @@ class Plan:
 
 def _block(piece: Piece) -> int:
     """How many tasks a runner may claim at once: one, or `BLOCK_S` of work where items are known to be very short."""
-    pace = piece.work.pace
-    if not piece.work.dispatch.chunk.items or piece.solo or pace.mean_s is None or pace.peak_s >= BLOCK_BELOW_S:
+    pace, d = piece.work.pace, piece.work.dispatch
+    if d.limits != m.NO_LIMITS:
+        return 1  # each is timed, and blamed, by itself
+    if not d.chunk.items or piece.solo or pace.mean_s is None or pace.peak_s >= BLOCK_BELOW_S:
         return 1
     return min(CLAIM_MOST, int(BLOCK_S / max(pace.peak_s, 1e-9)))
 
 
 __all__ = [
-    "Action", "Claimed", "Drain", "Event", "FromHub", "GiveBody", "Hand", "Lower", "Peek", "Plan", "Report", "Reset",
-    "RunnerGone", "RunnerReady", "RunnerSaid", "Start", "Tick",
+    "Action", "Claimed", "Drain", "End", "Event", "Flush", "FromHub", "GiveBody", "Hand", "Interrupt", "Kill", "Look",
+    "Lower", "Peek", "Plan", "Report", "Reset", "RunnerGone", "RunnerLimits", "RunnerReady", "RunnerSaid", "Sample",
+    "Sampled", "Seen", "Start", "Tick",
 ]  # fmt: skip
