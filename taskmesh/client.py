@@ -176,11 +176,19 @@ class Client:
 
     # ---- callers --------------------------------------------------------------------------------------------
 
-    def define(self, name: str, body: bytes, digest: bytes, init: tuple[bytes, bytes] | None, priority: int) -> Place:
+    def define(
+        self,
+        name: str,
+        body: bytes,
+        digest: bytes,
+        init: tuple[bytes, bytes] | None,
+        priority: int,
+        limits: m.Limits = m.NO_LIMITS,
+    ) -> Place:
         """Make a function known to the hub."""
         with self.lock:
             self._require_open()
-            spec, _ = self.session.define(name, body, digest, init, priority)
+            spec, _ = self.session.define(name, body, digest, init, priority, limits)
             self._send_unsent()
         return Place(self, spec)
 

@@ -254,7 +254,7 @@ class Mesh(concurrent.futures.Executor):
         name = task_name(getattr(shown, "func", shown), options)
         body = dump_body(call_object if isinstance(function, ByObject) else function, name)
         assert self._client is not None
-        return self._client.define(name, body, digest_of(body), self._init, options.priority)
+        return self._client.define(name, body, digest_of(body), self._init, options.priority, options.limits)
 
     # ---- the end --------------------------------------------------------------------------------------------
 

@@ -84,8 +84,9 @@ class Runner:
     `handed` is what it may still run. `next_at` is where its next dose will begin, `spoken` up to where it has told
     us what became of its tasks: a tail that was taken back is still in its pipe until it says that it skipped it.
     `certain`: its claim was read after its limit was lowered, so what is left in `handed` has started.
-    `retiring`: it gets nothing new and is ended when it is empty; `ending`: it was killed, or told to end (by `end_at`).
-    `cancels`: positions that are to be interrupted; `doom`: the one that was. `ran`: how many tasks it has reported.
+    `retiring`: it gets nothing new and is ended when it is empty; `ending`: it was killed, or told to end (by
+    `end_at`). `cancels`: positions that are to be interrupted; `doom`: the one that was. `ran`: how many tasks it has
+    reported.
     """
 
     number: int
