@@ -390,6 +390,9 @@ class Client:
                 self._note_settled()
         elif isinstance(message, m.Cancelled):
             self._on_cancelled(message)
+        elif isinstance(message, m.Goodbye) and message.back and not self._closing:
+            log.warning("the hub at %s is going away for a while (%s); waiting for it", self.control, message.why)
+            self.membership.join_again()
         elif isinstance(message, m.Goodbye):
             self._gone.set()
             if not self._closing:
@@ -409,6 +412,9 @@ class Client:
         if sent.owner is not None:
             owner: MapOwner = sent.owner  # type: ignore[assignment]
             owner.deliver(outcome, delivery.fresh)
+        elif outcome.form == m.Form.CANCELLED:
+            for future in sent.waiters[outcome.lo : outcome.hi]:
+                settle_cancelled(future)
         else:
             settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
         self._wake_cancellers(spec, outcome.first, [(outcome.lo, outcome.hi)])
@@ -416,18 +422,9 @@ class Client:
             self._retired.append(spec)
 
     def _on_cancelled(self, message: m.Cancelled) -> None:
-        with self.lock:
-            delivery = self.session.cancelled(message)
-        if delivery is None:
-            return
-        for lo, hi in delivery.cancelled:
-            for future in delivery.chunk.waiters[lo:hi]:
-                settle_cancelled(future)
-        self._wake_cancellers(delivery.spec, message.first, [*delivery.cancelled, *message.kept])
-        if self._closing:
-            self._note_settled()
-        if delivery.spec.retired and not delivery.spec.sent:
-            self._retired.append(delivery.spec)
+        spec = self.session.specs.get(message.spec)
+        if spec is not None:
+            self._wake_cancellers(spec, message.first, message.kept)
 
     def _wake_cancellers(self, spec: Spec, first: int, ranges: list[tuple[int, int]]) -> None:
         for key, answer in list(self._answers.items()):

@@ -92,6 +92,10 @@ class AddressError(TaskmeshError, ValueError):
     """The address is not one that taskmesh understands."""
 
 
+class StoreError(TaskmeshError):
+    """The hub's store cannot be used."""
+
+
 class LocalProtocolError(TaskmeshError):
     """A bug in taskmesh: one of its own state machines was driven in a way that its rules forbid."""
 

@@ -13,7 +13,6 @@ import secrets
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import zmq
@@ -22,13 +21,15 @@ from . import __version__
 from .core import actions as a
 from .core import messages as m
 from .core.roster import DEAD_AFTER_S
-from .core.scheduler import Scheduler
+from .core.scheduler import SESSION_GRACE_S, Scheduler
 from .core.statistics import Statistics
-from .errors import AddressError, PeerProtocolError
+from .errors import AddressError, PeerProtocolError, TaskmeshError
+from .journal import Journal, OpenStore
+from .lanes import Lane, Lanes
 from .transport.endpoints import LANE_PORTS, Address
 from .transport.local import LocalMembership
 from .transport.loop import Loop
-from .transport.sockets import Context, Socket, bind, close, disconnect_monitor, get, make, put
+from .transport.sockets import Context, Socket, bind, close, get, make, put
 from .wire.stream import Stream, open_envelope, pack_control, unpack_control
 
 log = logging.getLogger("taskmesh.hub")
@@ -36,22 +37,10 @@ log = logging.getLogger("taskmesh.hub")
 FRAMES_PER_ROUND = 512
 GOODBYE_S = 1.0
 FAREWELL_S = 0.1
-RETRY_FULL_S = 0.01
+SETTLE_S = 3.0
 WARN_EVERY_S = 5.0
 NEVER = float("inf")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """A registered peer's lane and stream."""
-
-    instance: int
-    stream: Stream
-    sock: Socket
-    monitor: Socket
-    welcome: m.Registered
-    full_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +55,20 @@ class HubConfig:
         First and last port of the lanes; None: any free ones.
     dead_after_s
         Seconds of silence after which a peer is dead; infinity where its end is noticed otherwise.
+    settle_s
+        Seconds after the start in which work that was offered before waits for the daemons that may hold it.
+    grace_s
+        Seconds that a session outlives its connection.
+    store
+        Opens the store; None: everything is in memory, and gone with the hub.
     """
 
     address: Address
     lanes: tuple[int, int] | None = LANE_PORTS
     dead_after_s: float = DEAD_AFTER_S
+    settle_s: float = SETTLE_S
+    grace_s: float = SESSION_GRACE_S
+    store: OpenStore | None = None
 
 
 class _Inboxes(NamedTuple):
@@ -95,16 +93,18 @@ class Hub:
         self._loop = loop
         self.incarnation = secrets.randbits(64)
         first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
-        self.scheduler = Scheduler(__version__, PYTHON, loop.now(), first_fence, config.dead_after_s)
-        self._lanes: dict[int, Lane] = {}
-        self._by_epoch: dict[int, Lane] = {}
+        self._journal = Journal(config.store, loop, self) if config.store is not None else None
+        self.scheduler = Scheduler(
+            __version__, PYTHON, loop.now(), first_fence, config.dead_after_s, config.settle_s, config.grace_s,
+            durable=self._journal is not None,
+        )  # fmt: skip
+        self._lanes = Lanes(context, loop, config.lanes, self._on_lane_lost)
         self._local: dict[int, LocalMembership] = {}
         self._dirty: set[Lane] = set()  # lanes that something was sent to, or came from, in this round
         self._timed: set[Lane] = set()  # lanes whose link has a deadline
         self._touched = True  # something happened in this round
         self._due = 0.0  # when `on_time` has something to do although nothing happened
         self._leaving: list[tuple[float, Lane]] = []
-        self._next_port = config.lanes[0] if config.lanes else 0
         self.dropped_frames = 0
         self._warned_at = -NEVER
         self.goodbye_by: float | None = None
@@ -112,10 +112,14 @@ class Hub:
         self._submit = make(context, zmq.PULL)
         self._sink = make(context, zmq.PULL)
         try:
+            if self._journal is not None:
+                self.scheduler.restore(self._journal.load(), loop.now())
             self.address = self._bind()
-        except AddressError:
+        except TaskmeshError:
             for sock in (self._control, self._submit, self._sink):
                 close(sock)
+            if self._journal is not None:
+                self._journal.close()
             raise
         loop.watch(self._control, self._read_control)
         loop.watch(self._submit, lambda: self._read_inbox(self._submit))
@@ -161,18 +165,29 @@ class Hub:
         raise PeerProtocolError(f"{type(request).__name__} is not a request")
 
     def _answer_heartbeat(self, beat: m.Heartbeat, now: float) -> m.HeartbeatReply:
-        lane = self._lanes.get(beat.instance)
+        lane = self._lanes.by_instance.get(beat.instance)
         if lane is None or beat.incarnation != self.incarnation or beat.epoch != lane.stream.epoch:
             return m.HeartbeatReply(False, 0, 0)
-        self.scheduler.heard(beat.instance, beat.epoch, now)
-        if beat.seen <= lane.stream.link.last:
-            lane.stream.link.on_ack(beat.seen, now)
+        self.scheduler.heard(beat.instance, beat.epoch, now, beat.held)
+        link = lane.stream.link
+        if beat.seen <= link.last:
+            link.on_ack(beat.seen, now)
+            self._note_delivered(lane, now)
         self._dirty.add(lane)
-        return m.HeartbeatReply(True, lane.stream.link.seen, lane.stream.link.last)
+        return m.HeartbeatReply(True, link.safe, link.last)
+
+    def _note_delivered(self, lane: Lane, now: float) -> None:
+        messages = lane.delivered()
+        if messages:
+            self._act(a.Delivered(lane.instance, messages), now)
 
     def _answer_register(self, request: m.Register, now: float) -> m.ControlMessage:
-        lane = self._lanes.get(request.instance)
-        if lane is None or request.incarnation != self.incarnation or not lane.stream.resumable(request.seen):
+        lane = self._lanes.by_instance.get(request.instance)
+        if (
+            lane is None
+            or (request.incarnation, request.epoch) != (self.incarnation, lane.stream.epoch)
+            or not lane.stream.resumable(request.seen)
+        ):
             request = request._replace(epoch=0)  # nothing to resume
         for action in self.scheduler.handle(a.Joined(request), now):
             if isinstance(action, a.Refuse):
@@ -185,52 +200,31 @@ class Hub:
         return m.Refused("a stale registration")
 
     def _admit(self, admit: a.Admit, seen: int, now: float) -> m.ControlMessage:
-        known = self._lanes.get(admit.instance)
+        known = self._lanes.by_instance.get(admit.instance)
         stream = known.stream if known is not None and admit.resume else Stream(self.incarnation, admit.epoch)
-        received = stream.link.seen
         if known is not None:
             self._close(known)
         if admit.resume:
             stream.renew(self.incarnation, admit.epoch, seen, now)
+        elif admit.role == "client" and self._journal is not None:
+            stream.link.permitted = 0
+        inbox = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
+        welcome = m.Registered(
+            self.incarnation, admit.epoch, admit.resume, stream.link.safe, "", inbox, __version__
+        )  # fmt: skip
         try:
-            sock, endpoint = self._open_lane()
+            lane = self._lanes.open(self.address, admit.instance, stream, welcome)
         except AddressError as error:
             log.error("%s", error)
-            self._lanes.pop(admit.instance, None)
             self._act(a.NoLane(admit.instance), now)
             return m.Refused(str(error))
-        monitor = disconnect_monitor(sock)
-        inbox = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
-        welcome = m.Registered(self.incarnation, admit.epoch, admit.resume, received, endpoint, inbox, __version__)
-        lane = Lane(admit.instance, stream, sock, monitor, welcome)
-        self._lanes[admit.instance] = self._by_epoch[admit.epoch] = lane
+        if known is not None and admit.resume:
+            lane.results = known.results
+            self._note_delivered(lane, now)
         self._dirty.add(lane)
-        self._loop.watch(monitor, lambda: self._read_monitor(lane))
-        return welcome
+        return lane.welcome
 
-    def _open_lane(self) -> tuple[Socket, str]:
-        sock = make(self._context, zmq.PUSH)
-        address, lanes = self.address, self._config.lanes
-        if address.scheme == "ipc":
-            self._next_port += 1
-            return sock, bind(sock, f"ipc://{address.host}/l{self._next_port}")
-        if lanes is None:
-            return sock, bind(sock, str(address._replace(port=0)))
-        first, last = lanes
-        for _ in range(last - first + 1):
-            port = self._next_port
-            self._next_port = first if port >= last else port + 1
-            try:
-                return sock, bind(sock, str(address._replace(port=port)))
-            except AddressError:
-                continue
-        close(sock)
-        raise AddressError(f"no free port for another lane between {first} and {last}; choose more with --lanes")
-
-    def _read_monitor(self, lane: Lane) -> None:
-        if get(lane.monitor) is None:
-            return
-        self._loop.forget(lane.monitor)
+    def _on_lane_lost(self, lane: Lane) -> None:
         self._act(a.LaneDown(lane.instance, lane.stream.epoch), self._loop.now())
 
     # ---- a daemon in this process ---------------------------------------------------------------------------
@@ -239,12 +233,11 @@ class Hub:
         """Take in a daemon that shares this process: it needs no lane, no link and no heartbeats."""
         now = self._loop.now()
         self._touched = True
-        for action in self.scheduler.handle(a.Joined(register), now):
+        for action in self.scheduler.handle(a.Joined(register, local=True), now):
             if isinstance(action, a.Refuse):
                 return m.Refused(action.why)
             if isinstance(action, a.Admit):
                 self._local[register.instance] = member
-                self.scheduler.roster.peers[register.instance].heard_at = NEVER  # it lives as long as we do
                 return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__)
         return m.Refused("a stale registration")
 
@@ -262,12 +255,14 @@ class Hub:
                 return
             try:
                 envelope = open_envelope(frame)
-                lane = self._by_epoch.get(envelope.epoch)
+                lane = self._lanes.by_epoch.get(envelope.epoch)
                 if lane is None or envelope.incarnation != self.incarnation:
                     raise PeerProtocolError("it is of no live registration")
                 self.scheduler.heard(lane.instance, envelope.epoch, now)
                 self._dirty.add(lane)
                 message = lane.stream.receive(envelope, now)
+                if lane.results:
+                    self._note_delivered(lane, now)
             except PeerProtocolError as error:
                 self._drop(f"a frame: {error}")
                 continue
@@ -296,16 +291,19 @@ class Hub:
             if local is not None:
                 local.deliver(action.message)
                 return
-            lane = self._lanes.get(action.instance)
+            lane = self._lanes.by_instance.get(action.instance)
             if lane is not None:
-                lane.stream.send(action.message)
+                lane.send(action.message)
                 self._dirty.add(lane)
+        elif isinstance(action, a.Persist):
+            if self._journal is not None:
+                self._journal.append(action.record)
         elif isinstance(action, a.Dropped):
             self._drop(action.text)
         elif isinstance(action, a.Note):
             log.log(action.level, "%s", action.text)
         elif isinstance(action, a.Dismiss):
-            lane = self._lanes.pop(action.instance, None)
+            lane = self._lanes.by_instance.pop(action.instance, None)
             if lane is None:
                 return
             if action.dead:
@@ -314,13 +312,24 @@ class Hub:
                 self._leaving.append((now + GOODBYE_S, lane))
 
     def _close(self, lane: Lane, linger_ms: int = 0) -> None:
-        self._by_epoch.pop(lane.stream.epoch, None)
         self._dirty.discard(lane)
         self._timed.discard(lane)
-        self._loop.forget(lane.monitor)
-        close(lane.sock, linger_ms)
-        if lane.welcome.lane.startswith("ipc://"):  # one for each registration: they must not pile up
-            Path(lane.welcome.lane.removeprefix("ipc://")).unlink(missing_ok=True)
+        self._lanes.close(lane, linger_ms)
+
+    # ---- the store ------------------------------------------------------------------------------------------
+
+    def on_committed(self, records: int) -> None:
+        """The journal says that the first so many records are safe."""
+        self._act(a.Committed(records), self._loop.now())
+
+    def on_permitted(self, lane: Lane) -> None:
+        """The journal says that more may be acknowledged on this lane."""
+        if self._lanes.by_epoch.get(lane.stream.epoch) is lane:
+            self._dirty.add(lane)
+
+    def on_store_error(self, why: str | None) -> None:
+        """The journal says that the store takes nothing more, or that it works again."""
+        self._act(a.StoreFails(why), self._loop.now())
 
     # ---- time -----------------------------------------------------------------------------------------------
 
@@ -331,28 +340,23 @@ class Hub:
         self._act(a.Tick(), now)
         if now >= self._due:
             self._dirty |= self._timed
+        if self._journal is not None:
+            self._journal.flush(self._dirty, now)
         for lane in self._dirty:
-            self._pump(lane, now)
+            if lane.pump(now):
+                self._timed.add(lane)
+            else:
+                self._timed.discard(lane)
         self._dirty.clear()
         while self._leaving and (now >= self._leaving[0][0] or not self._leaving[0][1].stream.link.unacked):
             self._close(self._leaving.pop(0)[1], linger_ms=200)
         self._touched = False
         self._due = self._earliest()
 
-    def _pump(self, lane: Lane, now: float) -> None:
-        lane.stream.link.on_time(now)
-        if now >= lane.full_until:
-            sock = lane.sock
-            lane.full_until = 0.0 if lane.stream.pump(lambda frame: put(sock, frame), now) else now + RETRY_FULL_S
-        if lane.full_until or lane.stream.link.next_deadline() != NEVER:
-            self._timed.add(lane)
-        else:
-            self._timed.discard(lane)
-
     def _earliest(self) -> float:
         deadline = self.scheduler.next_deadline()
         for lane in self._timed:
-            due = lane.full_until or lane.stream.link.next_deadline()
+            due = lane.due()
             if due < deadline:
                 deadline = due
         if self._leaving:
@@ -373,23 +377,34 @@ class Hub:
     def drained(self) -> bool:
         """Whether every task has ended and every outcome was received."""
         return self.scheduler.idle and not any(
-            lane.stream.link.unacked for lane in self._lanes.values() if lane.instance in self.scheduler.sessions
+            lane.stream.link.unacked
+            for lane in self._lanes.by_instance.values()
+            if lane.instance in self.scheduler.sessions
         )
 
-    def close(self, why: str) -> None:
-        """Say goodbye to every peer and close. Goodbyes linger for at most a second."""
+    def close(self, why: str, back: bool = False) -> None:
+        """Commit everything, say goodbye to every peer and close. Goodbyes linger for at most a second.
+
+        Parameters
+        ----------
+        why
+            What to tell them.
+        back
+            Whether the hub will be back, with all it knows: peers then wait for it.
+        """
         now = self._loop.now()
-        lanes = [*self._lanes.values(), *(lane for _, lane in self._leaving)]
+        if self._journal is not None:
+            self._journal.close()
+        present = list(self._lanes.by_instance.values())
+        lanes = [*present, *(lane for _, lane in self._leaving)]
         for lane in lanes:
-            if lane.instance in self._lanes:
-                lane.stream.send(m.Goodbye(why))
-            sock = lane.sock
-            lane.stream.pump(lambda frame, sock=sock: put(sock, frame), now)  # type: ignore[misc]
-        if self._lanes:
+            if lane in present:
+                lane.send(m.Goodbye(why, back))
+            lane.pump(now)
+        if present:
             time.sleep(FAREWELL_S)  # a peer whose lane breaks drops what it has not read yet
         for lane in lanes:
             self._close(lane, linger_ms=1000)
-        self._lanes.clear()
         self._leaving.clear()
         for sock in (self._control, self._submit, self._sink):
             self._loop.forget(sock)

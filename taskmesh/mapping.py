@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
 from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple
@@ -271,6 +272,8 @@ class MapRun:
     def _open(self, part: _Part) -> tuple[list[Any], BaseException | None]:
         """The values in a part, and what comes after them when it is an error."""
         name, outcome = self._place.name, part.outcome
+        if outcome.form == m.Form.CANCELLED:
+            return [], CancelledError()
         if outcome.form >= m.Form.ERROR:
             number = outcome.first + outcome.lo
             task = f"{self._place.session:016x}-{self._place.number}-{number}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .messages import LinkMessage, Register
+from .records import Record
 
 
 class Received(NamedTuple):
@@ -15,9 +16,10 @@ class Received(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """A registration request. The answer is `Admit`, `Refuse` or `Again`."""
+    """A registration request; `local`: of a daemon in the hub's process. The answer is `Admit`, `Refuse` or `Again`."""
 
     request: Register
+    local: bool = False
 
 
 class LaneDown(NamedTuple):
@@ -33,6 +35,25 @@ class NoLane(NamedTuple):
     instance: int
 
 
+class Delivered(NamedTuple):
+    """A client has acknowledged its next so many `Results` messages."""
+
+    instance: int
+    messages: int
+
+
+class Committed(NamedTuple):
+    """The store has committed the first so many `Persist` records of this hub's life."""
+
+    records: int
+
+
+class StoreFails(NamedTuple):
+    """The store cannot take more, and `why`; None: it can again."""
+
+    why: str | None
+
+
 class Tick(NamedTuple):
     """Everything that could be read has been read: dispatch, and act on time."""
 
@@ -41,7 +62,7 @@ class Drain(NamedTuple):
     """Take no new sessions; finish what those that are there have submitted, and still submit."""
 
 
-Event = Received | Joined | LaneDown | NoLane | Tick | Drain
+Event = Received | Joined | LaneDown | NoLane | Delivered | Committed | StoreFails | Tick | Drain
 
 
 class Send(NamedTuple):
@@ -49,6 +70,12 @@ class Send(NamedTuple):
 
     instance: int
     message: LinkMessage
+
+
+class Persist(NamedTuple):
+    """Give a record to the store."""
+
+    record: Record
 
 
 class Admit(NamedTuple):
@@ -92,4 +119,4 @@ class Note(NamedTuple):
     text: str
 
 
-Action = Send | Admit | Again | Refuse | Dismiss | Dropped | Note
+Action = Send | Persist | Admit | Again | Refuse | Dismiss | Dropped | Note

@@ -56,16 +56,17 @@ def statistics(scheduler: Scheduler, now: float) -> Statistics:
 
 
 def _session(scheduler: Scheduler, session: Session, now: float) -> SessionStatistics:
-    peer = scheduler.roster.peers[session.instance]
     chunks = [chunk for spec in session.specs.values() for chunk in spec.chunks.values()]
     return SessionStatistics(
-        name=peer.name,
-        host=peer.host,
-        pid=peer.pid,
+        name=session.name,
+        host=session.host,
+        pid=session.pid,
+        connected=session.gone_at is None,
         functions=len(session.specs),
         waiting=sum(count(chunk.ready) for chunk in chunks),
         running=sum(count(chunk.leased) for chunk in chunks),
-        joined_s_ago=now - peer.joined_at,
+        unfetched=len(session.outbox),
+        joined_s_ago=now - session.joined_at,
     )
 
 
@@ -101,9 +102,12 @@ def check(scheduler: Scheduler) -> None:
         if held != daemon.tasks_out:
             raise LocalProtocolError(f"daemon {daemon.instance:x}: {held} leased, {daemon.tasks_out} on the books")
         for lease in daemon.leases.values():
+            if lease.state.leases.get(lease.fence) is not lease:
+                raise LocalProtocolError(f"lease {lease.fence} is not in the index of its chunk")
             leased.setdefault(id(lease.state), []).extend(lease.ranges)
     queued: dict[int, Ranges] = {}
-    for _, session, piece in scheduler.ready.pieces():
+    waiting = [(0, piece.chunk.spec.session, piece) for piece in scheduler.recovery.held]
+    for _, session, piece in [*scheduler.ready.pieces(), *waiting]:
         if session not in scheduler.sessions:
             raise LocalProtocolError(f"work of session {session:x}, which is over, is queued")
         queued.setdefault(id(piece.chunk), []).append((piece.lo, piece.hi))

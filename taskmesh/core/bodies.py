@@ -16,10 +16,12 @@ class Bodies:
         """One more spec needs these."""
         self._references.update(digest for digest in digests if digest)
 
-    def put(self, digest: bytes, data: bytes) -> None:
-        """Keep a body, if any spec needs it."""
-        if self._references[digest]:
-            self._data[digest] = data
+    def put(self, digest: bytes, data: bytes) -> bool:
+        """Keep a body, if any spec needs it. Returns whether it is new."""
+        if not self._references[digest] or digest in self._data:
+            return False
+        self._data[digest] = data
+        return True
 
     def get(self, digest: bytes) -> bytes | None:
         """The body, or None when it is not here."""

@@ -42,7 +42,7 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
         rest = min(hi, lo + tasks)
         if rest < hi and piece.chunk.chunk.grain == 1:
             rest = piece.chunk.chunk.whole_leaves(lo, rest)
-        served_s = _lease(scheduler, daemon, piece, lo, rest, actions)
+        served_s = _lease(scheduler, daemon, piece, lo, rest, now, actions)
         if rest >= live[-1][1]:
             ready.pop(priority, session, served_s)
         else:
@@ -76,15 +76,15 @@ def _portion(daemon: DaemonState, piece: Piece) -> int:
     return max(grain, tasks - tasks % grain)
 
 
-def _lease(scheduler: Scheduler, daemon: DaemonState, piece: Piece, lo: int, hi: int, actions: list[Action]) -> float:
+def _lease(
+    scheduler: Scheduler, daemon: DaemonState, piece: Piece, lo: int, hi: int, now: float, actions: list[Action]
+) -> float:
     """Lease offsets `[lo, hi)` to a daemon; returns their price in seconds."""
     state, spec = piece.chunk, piece.chunk.spec
     state.move([(lo, hi)], Step.DISPATCHED)
     price_s = spec.pace.price_s()
     fence = scheduler.next_fence()
-    daemon.leases[fence] = Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s)
-    daemon.tasks_out += hi - lo
-    daemon.load_s += (hi - lo) * price_s
+    daemon.add(Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s, now))
     for digest in (spec.digest, spec.init):
         body = None if digest in daemon.bodies else scheduler.bodies.get(digest)
         if body is not None:

@@ -11,12 +11,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgpack
+
 from ..errors import LocalProtocolError
 from . import messages as m
 from .chunk import Chunk
 from .credit import Pace
 from .lifecycle import State, Step, next_state
 from .ranges import Ranges, add, count, overlap, subtract
+
+MACHINE_LOST: bytes = msgpack.packb(
+    {"kind": "lost", "why": "its worker machine was lost, and it must not be started twice (at_most_once)"}
+)
+HUB_LOST: bytes = msgpack.packb(
+    {"kind": "lost", "why": "the hub was restarted, and it must not be started twice (at_most_once)"}
+)
+"""Reports of outcomes of form LOST that no daemon could write."""
 
 
 @dataclass(slots=True)
@@ -56,6 +66,7 @@ class ChunkState:
     leased: Ranges = field(default_factory=list)
     cancelling: Ranges = field(default_factory=list)
     strikes: Counter[int] = field(default_factory=Counter)
+    leases: dict[int, Lease] = field(default_factory=dict)
 
     def move(self, ranges: Ranges, step: Step) -> Ranges:
         """Apply `step` to those of `ranges` that it can still apply to.
@@ -93,6 +104,16 @@ class ChunkState:
                 self.cancelling = subtract(self.cancelling, lo, hi)
 
     @property
+    def left(self) -> Ranges:
+        """What has not ended."""
+        if not self.ready or not self.leased:
+            return self.ready or self.leased
+        left = self.ready
+        for lo, hi in self.leased:
+            left = add(left, lo, hi)
+        return left
+
+    @property
     def ended(self) -> bool:
         """Whether every task of the chunk has ended."""
         return not self.ready and not self.leased
@@ -119,12 +140,17 @@ _APPLIES: dict[Step, tuple[State, ...]] = {
     Step.FAILED: (State.LEASED,),
     Step.CANCELLED: (State.READY, State.LEASED),
     Step.RETURNED: (State.LEASED,),
+    Step.LOST: (State.READY, State.LEASED),
 }
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """Ranges of a chunk that are with a daemon. `price_s`: what each task was counted as when it was handed out."""
+    """Ranges of a chunk that are with a daemon.
+
+    `price_s`: what each task was counted as when it was handed out, at `given_at`. `asked_at`: when its tail was last
+    asked back for a daemon that idles.
+    """
 
     fence: int
     daemon: int
@@ -133,6 +159,8 @@ class Lease:
     attempt: int
     solo: bool
     price_s: float
+    given_at: float = 0.0
+    asked_at: float = 0.0
 
     def take(self, lo: int, hi: int) -> Ranges:
         """Remove `[lo, hi)`; returns what of it was here."""
@@ -143,17 +171,38 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class DaemonState:
-    """What the scheduler knows of a daemon: its slots, its leases, and the sum of what it holds."""
+    """What the scheduler knows of a daemon: its slots, its leases, and the sum of what it holds.
+
+    `local`: it shares the hub's process, and keeps no outcomes. `settled`: outcomes that it may forget, to be told.
+    `stale`: leases from before its last registration, of which its inventory will speak.
+    """
 
     instance: int
     slots: int
+    local: bool = False
     leases: dict[int, Lease] = field(default_factory=dict)
     tasks_out: int = 0
     load_s: float = 0.0
     bodies: set[bytes] = field(default_factory=set)
+    stale: set[int] = field(default_factory=set)
     finished: int = 0
     busy_s: float = 0.0
     strikes: int = 0
+    settled: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def add(self, lease: Lease) -> None:
+        """A new lease, or more of one that is here."""
+        known = self.leases.get(lease.fence)
+        tasks = count(lease.ranges)
+        if known is None:
+            self.leases[lease.fence] = lease
+            lease.state.leases[lease.fence] = lease
+            self.load_s += tasks * lease.price_s
+        else:
+            for lo, hi in lease.ranges:
+                known.ranges = add(known.ranges, lo, hi)
+            self.load_s += tasks * known.price_s
+        self.tasks_out += tasks
 
     def settle(self, lease: Lease, found: Ranges) -> int:
         """`found` was removed from `lease`: balance the books. Returns how many tasks that was."""
@@ -162,6 +211,7 @@ class DaemonState:
         self.load_s -= tasks * lease.price_s
         if not lease.ranges:
             del self.leases[lease.fence]
+            lease.state.leases.pop(lease.fence, None)
         if not self.leases:
             self.load_s = 0.0  # no rounding error outlives an empty book
         return tasks

@@ -29,6 +29,7 @@ class Step(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     RETURNED = "returned"
+    LOST = "lost"
 
 
 TRANSITIONS: dict[tuple[State, Step], State] = {
@@ -39,6 +40,8 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.LEASED, Step.FAILED): State.FAILED,
     (State.LEASED, Step.CANCELLED): State.CANCELLED,
     (State.LEASED, Step.RETURNED): State.READY,
+    (State.LEASED, Step.LOST): State.FAILED,  # it may have started, and must not start again
+    (State.READY, Step.LOST): State.FAILED,  # so, before a restart of the hub
 }
 
 ENDED = frozenset({State.DONE, State.FAILED, State.CANCELLED})

@@ -7,6 +7,7 @@ number, starting from 1, and:
 2. A Nak moves the sender's cursor back to the first message that the peer lacks; so does 1 s without progress.
 3. Acknowledgements are cumulative and ride on whatever goes back; when nothing does, one goes alone after 50 ms or
    64 messages. An acknowledgement frees the resend buffer and nothing else.
+   What has to be stored first is acknowledged when it is (`permit`).
 4. At most `WINDOW` messages are unacknowledged on the wire; the rest wait here. That bounds what a resend costs.
 
 Gaps, duplicates and reordering are never errors. A new link (after `reset`) starts from 1 on both sides.
@@ -37,6 +38,7 @@ class Link:
         "_owed_since",
         "_progress_at",
         "_wants_nak",
+        "permitted",
         "seen",
     )
 
@@ -46,6 +48,7 @@ class Link:
         self._cursor = 1  # the next sequence number to put on the wire
         self._progress_at = 0.0  # when an acknowledgement last moved, or sending began from idle
         self.seen = 0  # every sequence number up to this one has been received here
+        self.permitted: int | None = None  # acknowledge no more than this; None: all that was received
         self._owed_since: float | None = None  # when the oldest received but unacknowledged message came
         self._nak_at = -NEVER
         self._wants_nak = False
@@ -135,10 +138,26 @@ class Link:
         if seq % ACK_EVERY == 0:
             self._owed_since = -NEVER  # enough have come: acknowledge at once
 
+    @property
+    def acked(self) -> int:
+        """Every message up to this one has been received by the peer."""
+        return self._acked
+
+    @property
+    def safe(self) -> int:
+        """What may be acknowledged: what was received, and is stored if it has to be."""
+        return self.seen if self.permitted is None else self.permitted
+
+    def permit(self, seq: int, now: float) -> None:
+        """Messages up to `seq` may be acknowledged."""
+        if self.permitted is not None and seq > self.permitted:
+            self.permitted = seq
+            self._owed_since = now if self._owed_since is None else self._owed_since
+
     def acknowledged(self) -> int:
         """The cumulative acknowledgement to put on an outgoing frame. Calling it pays what was owed."""
         self._owed_since = None
-        return self.seen
+        return self.safe
 
     def wants_ack(self, now: float) -> bool:
         """Whether an acknowledgement should go alone now."""

@@ -1,18 +1,23 @@
 """The roster: which peers are registered, and which of them are alive.
 
-Rules (design, section 7):
+Rules (docs/guarantees.md):
 
 - A registration carries an instance id and a number that rises with each try. The same number, or a
   lower one, gets the reply that it had. A peer that the roster still knows resumes its link; any other starts anew.
 - A lane that is disconnected and not registered again within 0.5 s is a dead peer. A silent peer is suspected after
-  3 s and dead after 15 s. Suspicion stops new work; only the verdict moves what a peer holds.
+  3 s and dead after 15 s. Suspicion stops new work and moves what is queued; only the verdict moves what runs.
+
+A peer's deadline only ever moves later, but for a lane that breaks. So deadlines live in a heap, and one that comes up
+is compared with what the peer has said since: nothing here looks at every peer.
 """
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 from .messages import Register
+from .ranges import Ranges, add
 
 LANE_GRACE_S = 0.5
 SUSPECT_AFTER_S = 3.0
@@ -22,7 +27,11 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Peer:
-    """A registered client or daemon. Times are monotonic seconds."""
+    """A registered client or daemon. Times are monotonic seconds.
+
+    `held`: what its runners held at its last heartbeat, by fence; None before the first. `moved`: it is suspect, and
+    what it had queued was moved.
+    """
 
     instance: int
     role: str
@@ -36,6 +45,9 @@ class Peer:
     joined_at: float
     dead_after_s: float
     lane_down_at: float | None = None
+    held: dict[int, Ranges] | None = None
+    moved: bool = False
+    watched_at: float = NEVER  # its entry among the deadlines; other entries of it are void
 
     def verdict_at(self) -> float:
         """When this peer is dead if nothing more is heard of it."""
@@ -44,7 +56,12 @@ class Peer:
 
     def suspected(self, now: float) -> bool:
         """Whether to stop giving it new work."""
-        return self.lane_down_at is not None or now - self.heard_at > SUSPECT_AFTER_S
+        return self.lane_down_at is not None or now >= self.heard_at + SUSPECT_AFTER_S
+
+    def deadline(self) -> float:
+        """When to look at it again if nothing more is heard of it."""
+        verdict = self.verdict_at()
+        return verdict if self.moved else min(verdict, self.heard_at + SUSPECT_AFTER_S)
 
 
 class Roster:
@@ -54,9 +71,10 @@ class Roster:
         self._dead_after_s = dead_after_s
         self.peers: dict[int, Peer] = {}
         self._epochs = 0
+        self._deadlines: list[tuple[float, int, int]] = []  # (no later than this, epoch, instance)
 
-    def register(self, request: Register, now: float) -> tuple[Peer, bool] | None:
-        """Take a peer in.
+    def register(self, request: Register, now: float, local: bool = False) -> tuple[Peer, bool] | None:
+        """Take a peer in; a `local` one shares the hub's process, and lives as long as it does.
 
         Returns
         -------
@@ -69,33 +87,66 @@ class Roster:
         self._epochs += 1
         peer = Peer(
             request.instance, request.role, request.name, request.host, request.pid, request.slots,
-            self._epochs, request.attempt, now, known.joined_at if known else now, self._dead_after_s,
+            self._epochs, request.attempt, NEVER if local else now, known.joined_at if known else now,
+            self._dead_after_s,
         )  # fmt: skip
         self.peers[request.instance] = peer
+        self._watch(peer)
         return peer, known is not None
 
-    def heard(self, instance: int, epoch: int, now: float) -> bool:
-        """Something came from a peer. Returns whether this registration is the live one."""
+    def heard(self, instance: int, epoch: int, now: float) -> Peer | None:
+        """Something came from a peer. Returns it if this registration is the live one."""
         peer = self.peers.get(instance)
         if peer is None or peer.epoch != epoch:
-            return False
-        peer.heard_at = now
-        return True
+            return None
+        if peer.heard_at < now:
+            peer.heard_at = now
+            if peer.moved:
+                peer.moved = False
+                self._watch(peer)
+        return peer
+
+    def holds(self, peer: Peer, parts: list[tuple[int, int, int]]) -> None:
+        """What a daemon's runners hold, as `(fence, lo, hi)`."""
+        held: dict[int, Ranges] = {}
+        for fence, lo, hi in parts:
+            held[fence] = add(held.get(fence, []), lo, hi)
+        peer.held = held
 
     def lane_down(self, instance: int, epoch: int, now: float) -> None:
         """The lane of a registration was disconnected."""
         peer = self.peers.get(instance)
         if peer is not None and peer.epoch == epoch and peer.lane_down_at is None:
             peer.lane_down_at = now
+            self._watch(peer)
 
-    def dead(self, now: float) -> list[Peer]:
-        """The peers whose verdict is due. They are still in the roster: see `remove`."""
-        return [peer for peer in self.peers.values() if now >= peer.verdict_at()]
+    def overdue(self, now: float) -> tuple[list[Peer], list[Peer]]:
+        """The peers that are dead (still in the roster: see `remove`), and those that have just become suspect."""
+        dead, suspect = [], []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            at, epoch, instance = heapq.heappop(self._deadlines)
+            peer = self.peers.get(instance)
+            if peer is None or peer.epoch != epoch or peer.watched_at != at:
+                continue
+            if now >= peer.verdict_at():
+                peer.watched_at = NEVER
+                dead.append(peer)
+                continue
+            if not peer.moved and now >= peer.heard_at + SUSPECT_AFTER_S:
+                peer.moved = True
+                suspect.append(peer)
+            self._watch(peer)
+        return dead, suspect
+
+    def _watch(self, peer: Peer) -> None:
+        deadline = peer.watched_at = peer.deadline()
+        if deadline < NEVER:
+            heapq.heappush(self._deadlines, (deadline, peer.epoch, peer.instance))
 
     def remove(self, instance: int) -> None:
         """Forget a peer; if it comes back, it starts anew."""
         del self.peers[instance]
 
     def next_deadline(self) -> float:
-        """When the next verdict could be due."""
-        return min((peer.verdict_at() for peer in self.peers.values()), default=NEVER)
+        """When `overdue` should next be asked, or earlier."""
+        return self._deadlines[0][0] if self._deadlines else NEVER

@@ -4,9 +4,11 @@ Events come in, actions come out; the hub's shell owns sockets and clocks. The r
 
 - Ends once: what has ended is in no set any more, so a second outcome finds nothing to end and is dropped.
 - Fences: a success counts from any dispatch of a task, a failure only from the lease that holds it now.
-- Death: a dead daemon's unfinished work goes to the front of the queue; a dead client's waiting work is dropped.
+- Death: a dead daemon's unfinished work goes to the front of the queue; a dead client's work goes on for a while.
 - Blame: three runners that died over exactly one task fail it with `WorkerLost`; deaths of machines do not count.
 - A slot is free only when its runner is: a lease stays on the books until the daemon has accounted for it.
+- Outcomes are kept until their client has them, and daemons are told when they may forget theirs (`Settled`).
+- at_most_once: what may have started is not started again, but lost.
 """
 
 from __future__ import annotations
@@ -14,14 +16,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from . import audit
+from . import audit, recovery, returns
 from . import messages as m
+from . import records as r
 from .actions import (
     Action,
     Admit,
     Again,
+    Committed,
+    Delivered,
     Dismiss,
     Drain,
     Dropped,
@@ -33,28 +39,36 @@ from .actions import (
     Received,
     Refuse,
     Send,
+    StoreFails,
     Tick,
 )
 from .bodies import Bodies
+from .deliveries import Deliveries
 from .dispatch import dispatch
 from .leases import ChunkState, DaemonState, Piece, SpecState
 from .lifecycle import Step
+from .outbox import Ended, Outbox
 from .ranges import Ranges, add, count, overlap
 from .ready import ReadyQueue
-from .roster import DEAD_AFTER_S, Peer, Roster
+from .recall import move_queued, recall
+from .roster import DEAD_AFTER_S, NEVER, Peer, Roster
 from .statistics import Statistics
 
-MAX_STRIKES = 3
-RESULTS_BYTES = 128 * 1024  # outcomes are gathered into messages of about this size
+SESSION_GRACE_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One client's tasks. `outbox`: outcomes that the next tick sends."""
+    """One client's tasks. `gone_at`: since when it is dead or cut off; its work goes on for a while."""
 
     instance: int
+    name: str = ""
+    host: str = ""
+    pid: int = 0
+    joined_at: float = 0.0
+    gone_at: float | None = None
     specs: dict[int, SpecState] = field(default_factory=dict)
-    outbox: list[m.Outcome] = field(default_factory=list)
+    outbox: Outbox = field(default_factory=Outbox)
 
 
 @dataclass(slots=True)
@@ -82,10 +96,24 @@ class Scheduler:
         Fences count up from here; a hub's incarnation starts them where no other did.
     dead_after_s
         Seconds of silence after which a peer is dead; infinity where its end is noticed otherwise.
+    settle_s
+        Seconds after the start in which work that was offered before waits for the daemons that may hold it.
+    grace_s
+        Seconds that a session outlives its connection.
+    durable
+        Whether there is a store: what is to be kept goes out as `Persist`.
     """
 
     def __init__(
-        self, version: str, python: str, now: float, fence: int = 0, dead_after_s: float = DEAD_AFTER_S
+        self,
+        version: str,
+        python: str,
+        now: float,
+        fence: int = 0,
+        dead_after_s: float = DEAD_AFTER_S,
+        settle_s: float = 0.0,
+        grace_s: float = SESSION_GRACE_S,
+        durable: bool = False,
     ) -> None:
         self.version = version
         self.python = python
@@ -98,15 +126,24 @@ class Scheduler:
         self.ready: ReadyQueue[Piece] = ReadyQueue()
         self.bodies = Bodies()
         self.hungry: set[int] = set()  # daemons that may have room
-        self._talkative: set[int] = set()  # sessions with an outbox
+        self.recovery = recovery.Recovery(now + settle_s)
+        self.grace_s = grace_s
+        self.full: str | None = None  # why the store takes nothing more
+        self._gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
+        self._leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
+        self._recall_at = NEVER
         self._fences = fence
         self.rate = audit.Rate(now)
         self._actions: list[Action] = []
+        self.deliveries = Deliveries(self.sessions, self.daemons, durable, self.do)
         self._events: dict[type[Any], Callable[[Any, float], None]] = {
             Received: self._on_received,
             Joined: self._on_joined,
             LaneDown: self._on_lane_down,
             NoLane: self._on_no_lane,
+            Delivered: self.deliveries.on_delivered,
+            Committed: self.deliveries.on_committed,
+            StoreFails: self._on_store_fails,
             Tick: self._on_tick,
             Drain: self._on_drain,
         }
@@ -119,9 +156,10 @@ class Scheduler:
             m.Close: self._on_close,
         }
         self._from_daemon: dict[type[Any], Callable[[DaemonState, Any], None]] = {
-            m.Done: self._on_done,
-            m.Strike: self._on_strike,
-            m.GiveBack: self._on_give_back,
+            m.Done: partial(returns.on_done, self),
+            m.Strike: partial(returns.on_strike, self),
+            m.GiveBack: partial(returns.on_give_back, self),
+            m.Inventory: partial(returns.on_inventory, self),
             m.NeedBody: self._on_need_body,
             m.Slots: self._on_slots,
             m.Leaving: self._on_leaving,
@@ -135,13 +173,24 @@ class Scheduler:
         actions, self._actions = self._actions, []
         return actions
 
-    def heard(self, instance: int, epoch: int, now: float) -> bool:
-        """A heartbeat or frame came. Returns whether that registration is live."""
-        return self.roster.heard(instance, epoch, now)
+    def heard(self, instance: int, epoch: int, now: float, held: list[tuple[int, int, int]] | None = None) -> bool:
+        """A heartbeat, with what a daemon's runners hold, or a frame. Returns whether that registration is live."""
+        peer = self.roster.heard(instance, epoch, now)
+        if peer is None:
+            return False
+        if held is not None:
+            self.roster.holds(peer, held)
+        return True
 
     def next_deadline(self) -> float:
         """When `Tick` is due if nothing else happens."""
-        return self.roster.next_deadline()
+        deadline = min(self.roster.next_deadline(), self._recall_at, self.recovery.until)
+        return min(deadline, *self._gone.values()) if self._gone else deadline
+
+    def restore(self, snapshot: r.Snapshot, now: float) -> None:
+        """Take up what a hub before this one had stored. Once, before the first event."""
+        recovery.restore(self, snapshot)
+        self._gone = dict.fromkeys(self.sessions, now + self.grace_s)
 
     @property
     def idle(self) -> bool:
@@ -160,20 +209,16 @@ class Scheduler:
                 Refuse(why),
             ]
             return
-        welcome = self.roster.register(request, now)
+        welcome = self.roster.register(request, now, event.local)
         if welcome is None:
             self._actions.append(Again(request.instance))
             return
         peer, resume = welcome
         resume = resume and request.epoch != 0
         if peer.role == "daemon":
-            if not resume:
-                self._lose_daemon(peer.instance)
-                self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots)
-            self.hungry.add(peer.instance)
-        elif not resume:
-            self._drop_session(peer.instance)
-            self.sessions[peer.instance] = Session(peer.instance)
+            self._welcome_daemon(peer, request, resume, event.local)
+        else:
+            self._welcome_client(peer, resume)
         word = (
             "again"
             if resume
@@ -186,6 +231,29 @@ class Scheduler:
             Admit(peer.instance, peer.epoch, peer.role, resume),
         ]
 
+    def _welcome_daemon(self, peer: Peer, request: m.Register, resume: bool, local: bool) -> None:
+        """A daemon that was here before says what it holds; one that starts anew holds nothing."""
+        known = self.daemons.get(peer.instance)
+        if known is None:
+            self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local)
+        elif not resume:
+            known.bodies.clear()
+            known.stale = set(known.leases)
+            if not request.incarnation:
+                self._lose_daemon(peer.instance)
+                self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local)
+        self.hungry.add(peer.instance)
+
+    def _welcome_client(self, peer: Peer, resume: bool) -> None:
+        session = self.sessions.get(peer.instance)
+        if session is None:
+            session = self.sessions[peer.instance] = Session(peer.instance, peer.name, peer.host)
+            self.deliveries.persist(r.PutSession(peer.instance, peer.name, peer.host))
+        elif not resume:
+            self.deliveries.again(session)
+        session.pid, session.joined_at, session.gone_at = peer.pid, peer.joined_at, None
+        self._gone.pop(peer.instance, None)
+
     def _objection(self, request: m.Register) -> str | None:
         if request.role not in ("client", "daemon"):
             return f"unknown role {request.role!r}"
@@ -196,12 +264,12 @@ class Scheduler:
                 f"it runs Python {request.python}, this hub runs {self.python}; functions do not travel between them: "
                 f"use the same minor version of Python everywhere"
             )
-        known = self.roster.peers.get(request.instance)
-        if known is not None and known.role != request.role:
-            return f"a {known.role} already has this instance id"
+        other, has_it = ("client", self.sessions) if request.role == "daemon" else ("daemon", self.daemons)
+        if request.instance in has_it:
+            return f"a {other} already has this instance id"
         if request.role == "daemon" and request.slots < 0:
             return f"a daemon cannot have {request.slots} slots"
-        if self.draining and request.role == "client" and request.instance not in self.roster.peers:
+        if self.draining and request.role == "client" and request.instance not in self.sessions:
             return "the hub is shutting down"
         return None
 
@@ -209,18 +277,21 @@ class Scheduler:
         self.roster.lane_down(event.instance, event.epoch, now)
 
     def _on_no_lane(self, event: NoLane, now: float) -> None:
-        self._remove_peer(self.roster.peers[event.instance], dead=True)
+        self._remove_peer(self.roster.peers[event.instance], dead=True, now=now)
 
     def _bury(self, peer: Peer, now: float) -> None:
         silent = now - peer.heard_at
         why = "disconnected" if peer.lane_down_at is not None else f"not heard for {silent:.0f} s"
         level = logging.WARNING if peer.role == "daemon" else logging.INFO
         self._actions.append(Note(level, f"{peer.role} {peer.name} on {peer.host} is gone: {why}"))
-        self._remove_peer(peer, dead=True)
+        self._remove_peer(peer, dead=True, now=now)
 
-    def _remove_peer(self, peer: Peer, dead: bool) -> None:
+    def _remove_peer(self, peer: Peer, dead: bool, now: float) -> None:
         if peer.role == "daemon":
             self._lose_daemon(peer.instance)
+        elif dead and self.grace_s > 0:
+            self.sessions[peer.instance].gone_at = now
+            self._gone[peer.instance] = now + self.grace_s
         else:
             self._drop_session(peer.instance)
         self.roster.remove(peer.instance)
@@ -230,24 +301,30 @@ class Scheduler:
         """Requeue, at the front, whatever a daemon had not finished."""
         daemon = self.daemons.pop(instance, None)
         self.hungry.discard(instance)
+        self._leaving.discard(instance)
         if daemon is None:
             return
+        self.deliveries.forget_daemon(instance)
         for lease in reversed(list(daemon.leases.values())):
-            self._requeue(lease.state, lease.ranges, lease.attempt + 1, lease.solo)
+            lease.state.leases.pop(lease.fence, None)
+            returns.requeue(self, lease.state, lease.ranges, lease.attempt + 1, lease.solo, started=True)
 
     def _drop_session(self, instance: int) -> None:
         session = self.sessions.pop(instance, None)
         if session is None:
             return
         self.ready.drop_session(instance)
-        self._talkative.discard(instance)
+        self.recovery.drop_session(instance)
+        self._gone.pop(instance, None)
+        holders: dict[int, None] = {}
         for spec in session.specs.values():
             for state in spec.chunks.values():
                 self.totals.cancelled += count(state.ready) + count(state.leased)
+                holders |= dict.fromkeys(lease.daemon for lease in state.leases.values())
             self._release(spec)
-        for daemon in self.daemons.values():
-            if any(lease.state.spec.session == instance for lease in daemon.leases.values()):
-                self._actions.append(Send(daemon.instance, m.Forget(instance)))
+        holders |= dict.fromkeys(self.deliveries.drop(session))
+        self._actions += [Send(daemon, m.Forget(instance)) for daemon in holders if daemon in self.daemons]
+        self.deliveries.persist(r.DropSession(instance))
 
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
@@ -275,9 +352,11 @@ class Scheduler:
             session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits
         )
         self.bodies.refer(spec.digest, spec.init)
+        self.deliveries.persist(r.PutSpec(session.instance, spec))
 
     def _on_body(self, session: Session, body: m.Body) -> None:
-        self.bodies.put(body.digest, body.data)
+        if self.bodies.put(body.digest, body.data):
+            self.deliveries.persist(r.PutBody(*body))
 
     def _on_submit(self, session: Session, submit: m.Submit) -> None:
         spec = session.specs.get(submit.spec)
@@ -285,47 +364,58 @@ class Scheduler:
         if spec is None:
             self._drop(f"a chunk of unknown spec {submit.spec} from session {session.instance:x}")
             return
-        if not all(self.bodies.get(digest) is not None for digest in (spec.digest, spec.init) if digest):
-            self._drop(f"a chunk of {spec.name}, whose function session {session.instance:x} never sent")
-            return
         if chunk.first < spec.submitted:
             return  # offered again; it is here, or has ended
         spec.submitted = chunk.first + chunk.count
+        why = self._why_not(spec)
+        if why is not None:
+            self._actions.append(Send(session.instance, m.Rejected(spec.number, chunk.first, why)))
+            return
         state = ChunkState(spec, chunk, list(submit.left) or [(0, chunk.count)])
         spec.chunks[chunk.first] = state
-        self.totals.submitted += chunk.count
-        for lo, hi in state.ready:
-            self.ready.push(spec.priority, session.instance, Piece(state, lo, hi, 1, False))
+        self.totals.submitted += count(state.ready)
+        self.deliveries.persist(r.PutChunk(session.instance, spec.number, chunk, state.ready))
+        pieces = [Piece(state, lo, hi, 1, False) for lo, hi in state.ready]
+        if not submit.left:
+            for piece in pieces:
+                self.ready.push(spec.priority, session.instance, piece)
+        else:
+            self.recovery.hold(pieces)
+            recovery.match(self, state)
+
+    def _why_not(self, spec: SpecState) -> str | None:
+        """Why a new chunk cannot be taken."""
+        if not all(self.bodies.get(digest) is not None for digest in (spec.digest, spec.init) if digest):
+            return f"the hub was never sent the function {spec.name}"
+        return self.full
 
     def _on_cancel(self, session: Session, cancel: m.Cancel) -> None:
         spec = session.specs.get(cancel.spec)
         state = spec.chunks.get(cancel.first) if spec else None
         if state is None:
-            answer = m.Cancelled(cancel.spec, cancel.first, [], [(cancel.lo, cancel.hi)])
-            self._actions.append(Send(session.instance, answer))
+            self._actions.append(
+                Send(session.instance, m.Cancelled(cancel.spec, cancel.first, [(cancel.lo, cancel.hi)]))
+            )
             return
-        cancelled = state.move(overlap(state.ready, cancel.lo, cancel.hi), Step.CANCELLED)
-        self._cancelled(state, cancelled)
         leased = overlap(state.leased, cancel.lo, cancel.hi)
-        if cancelled or not leased:
-            self._actions.append(Send(session.instance, m.Cancelled(cancel.spec, cancel.first, cancelled, [])))
-        if leased:
-            for lo, hi in leased:
-                state.cancelling = add(state.cancelling, lo, hi)
-            self._revoke(state, leased)
+        for lo, hi in leased:
+            state.cancelling = add(state.cancelling, lo, hi)
+        self.cancel_ready(state, overlap(state.ready, cancel.lo, cancel.hi))
+        self.revoke(state, leased, cancel.interrupt)
 
-    def _revoke(self, state: ChunkState, ranges: Ranges) -> None:
-        for daemon in self.daemons.values():
-            for lease in daemon.leases.values():
-                if lease.state is not state:
-                    continue
-                for lo, hi in ranges:
-                    for a, b in overlap(lease.ranges, lo, hi):
-                        self._actions.append(Send(daemon.instance, m.Revoke(lease.fence, a, b)))
+    def revoke(self, state: ChunkState, ranges: Ranges, interrupt: bool = False) -> None:
+        for lease in state.leases.values():
+            for lo, hi in ranges:
+                for a, b in overlap(lease.ranges, lo, hi):
+                    self._actions.append(Send(lease.daemon, m.Revoke(lease.fence, a, b, interrupt)))
 
-    def _cancelled(self, state: ChunkState, ranges: Ranges) -> None:
-        self.totals.cancelled += count(ranges)
-        self._end_if_done(state)
+    def cancel_ready(self, state: ChunkState, ranges: Ranges) -> None:
+        """These have not started, and never will."""
+        cancelled = state.move(ranges, Step.CANCELLED)
+        self.totals.cancelled += count(cancelled)
+        spec, first = state.spec, state.chunk.first
+        for lo, hi in cancelled:
+            self.deliver(state, m.Outcome(spec.number, first, lo, hi, m.Form.CANCELLED, b""))
 
     def _on_retire(self, session: Session, retire: m.Retire) -> None:
         spec = session.specs.get(retire.spec)
@@ -334,58 +424,26 @@ class Scheduler:
             self._forget_if_retired(session, spec)
 
     def _on_close(self, session: Session, close: m.Close) -> None:
-        peer = self.roster.peers[session.instance]
         self._actions += [
-            Note(logging.INFO, f"client {peer.name} on {peer.host} said goodbye"),
+            Note(logging.INFO, f"client {session.name} on {session.host} said goodbye"),
             Send(session.instance, m.Goodbye("session closed")),
         ]
-        self._remove_peer(peer, dead=False)
+        self._drop_session(session.instance)
+        if session.instance in self.roster.peers:
+            self.roster.remove(session.instance)
+            self._actions.append(Dismiss(session.instance, False))
 
-    # ---- what daemons say -----------------------------------------------------------------------------------
+    # ---- books ----------------------------------------------------------------------------------------------
 
-    def _on_done(self, daemon: DaemonState, done: m.Done) -> None:
-        self.hungry.add(daemon.instance)
-        for entry in done.entries:
-            self._finish(daemon, entry)
-
-    def _finish(self, daemon: DaemonState, entry: m.Finished) -> None:
-        outcome = entry.outcome
-        lease = daemon.leases.get(entry.fence)
-        found = lease.take(outcome.lo, outcome.hi) if lease else []
-        if lease:
-            tasks = daemon.settle(lease, found)
-            daemon.finished += tasks
-            daemon.busy_s += entry.busy_s
-        state = self._state(entry.session, outcome.spec, outcome.first)
-        if state is None or outcome.hi > state.chunk.count:
-            return  # the session is over, or all of it has ended
-        succeeded = outcome.form <= m.Form.EACH
-        if not succeeded and not (lease and found and lease.state is state):
-            return  # a failure counts only from the lease that holds the task
-        moved = state.move([(outcome.lo, outcome.hi)], Step.SUCCEEDED if succeeded else Step.FAILED)
-        if not moved:
-            return
-        if succeeded:
-            self.totals.done += count(moved)
-        else:
-            self.totals.failed += count(moved)
-        state.spec.pace.observe(outcome.hi - outcome.lo, entry.busy_s)
-        self._deliver(state, outcome)
-
-    def _state(self, session: int, spec: int, first: int) -> ChunkState | None:
+    def state(self, session: int, spec: int, first: int) -> ChunkState | None:
+        """A chunk that has not ended."""
         owner = self.sessions.get(session)
         known = owner.specs.get(spec) if owner else None
         return known.chunks.get(first) if known else None
 
-    def _owned(self, state: ChunkState) -> bool:
-        """Whether a chunk that a lease speaks of is wanted: its session may be over, or have begun anew since."""
-        owner = self.sessions.get(state.spec.session)
-        return owner is not None and owner.specs.get(state.spec.number) is state.spec
-
-    def _deliver(self, state: ChunkState, outcome: m.Outcome) -> None:
-        session = self.sessions[state.spec.session]
-        session.outbox.append(outcome)
-        self._talkative.add(session.instance)
+    def deliver(self, state: ChunkState, outcome: m.Outcome, origin: Ended | None = None) -> None:
+        """Tasks have ended, in a daemon's lease if `origin` says so."""
+        self.deliveries.add(state, outcome, origin)
         self._end_if_done(state)
 
     def _end_if_done(self, state: ChunkState) -> None:
@@ -397,58 +455,14 @@ class Scheduler:
         if spec.retired and not spec.chunks:
             del session.specs[spec.number]
             self._release(spec)
+            self.deliveries.persist(r.DropSpec(session.instance, spec.number))
 
     def _release(self, spec: SpecState) -> None:
         """A spec is forgotten: drop the bodies that nothing refers to any more."""
         for digest in self.bodies.release(spec.digest, spec.init):
+            self.deliveries.persist(r.DropBody(digest))
             for daemon in self.daemons.values():
                 daemon.bodies.discard(digest)
-
-    def _on_strike(self, daemon: DaemonState, strike: m.Strike) -> None:
-        self.hungry.add(daemon.instance)
-        daemon.strikes += 1
-        lease = daemon.leases.get(strike.fence)
-        if lease is None:
-            return
-        found = lease.take(strike.lo, strike.hi)
-        daemon.settle(lease, found)
-        state = lease.state
-        if strike.hi == strike.lo + 1 and found and self._owned(state):
-            state.strikes[strike.lo] += 1
-            if state.strikes[strike.lo] >= MAX_STRIKES and state.move(found, Step.FAILED):
-                self.totals.failed += 1
-                spec, first = state.spec.number, state.chunk.first
-                self._deliver(state, m.Outcome(spec, first, strike.lo, strike.hi, m.Form.LOST, strike.report))
-                return
-        self._requeue(state, found, lease.attempt + 1, solo=True)
-
-    def _requeue(self, state: ChunkState, ranges: Ranges, attempt: int, solo: bool) -> None:
-        """Put ranges of a lease back, at the front of the queue; what was being cancelled is cancelled."""
-        if not self._owned(state):
-            return
-        returned = state.move(ranges, Step.RETURNED)
-        doomed = [part for lo, hi in returned for part in overlap(state.cancelling, lo, hi)]
-        if doomed:
-            cancelled = state.move(doomed, Step.CANCELLED)
-            spec = state.spec
-            self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, cancelled, [])))
-            self._cancelled(state, cancelled)
-        for lo, hi in reversed([part for a, b in returned for part in overlap(state.ready, a, b)]):
-            piece = Piece(state, lo, hi, attempt, solo)
-            self.ready.push(state.spec.priority, state.spec.session, piece, front=True)
-
-    def _on_give_back(self, daemon: DaemonState, back: m.GiveBack) -> None:
-        self.hungry.add(daemon.instance)
-        lease = daemon.leases.get(back.fence)
-        if lease is None:
-            return
-        found = [part for lo, hi in back.returned for part in lease.take(lo, hi)]
-        daemon.settle(lease, found)
-        state, spec = lease.state, lease.state.spec
-        self._requeue(state, found, lease.attempt, lease.solo)
-        kept = [part for lo, hi in back.kept for part in overlap(state.cancelling, lo, hi)]
-        if kept and self._owned(state):
-            self._actions.append(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, [], kept)))
 
     def _on_need_body(self, daemon: DaemonState, need: m.NeedBody) -> None:
         body = self.bodies.get(need.digest)
@@ -460,37 +474,61 @@ class Scheduler:
         self.hungry.add(daemon.instance)
 
     def _on_leaving(self, daemon: DaemonState, leaving: m.Leaving) -> None:
-        peer = self.roster.peers[daemon.instance]
+        if self.deliveries.uncommitted_of(daemon.instance):
+            self._leaving.add(daemon.instance)  # it keeps them until they are safe
+        else:
+            self._see_off(self.roster.peers[daemon.instance])
+
+    def _see_off(self, peer: Peer) -> None:
         self._actions += [
             Note(logging.INFO, f"daemon {peer.name} on {peer.host} left"),
-            Send(daemon.instance, m.Goodbye("you left")),
+            Send(peer.instance, m.Goodbye("you left")),
         ]
-        self._remove_peer(peer, dead=False)
+        self._remove_peer(peer, dead=False, now=0.0)
+
+    def _on_store_fails(self, event: StoreFails, now: float) -> None:
+        self.full = event.why
+        if event.why is None:
+            self._actions.append(Note(logging.WARNING, "the store works again: taking tasks again"))
+        else:
+            self._actions.append(Note(logging.ERROR, f"taking no more tasks, and losing none: {event.why}"))
 
     # ---- time: verdicts, dispatch, deliveries ---------------------------------------------------------------
 
     def _on_tick(self, event: Tick, now: float) -> None:
         if now >= self.roster.next_deadline():
-            for peer in self.roster.dead(now):
+            dead, suspect = self.roster.overdue(now)
+            for peer in dead:
                 self._bury(peer, now)
-        if self.ready and self.hungry:
-            self._actions += dispatch(self, now)
-        for instance in self._talkative:
-            self._flush(self.sessions[instance])
-        self._talkative.clear()
+            for peer in suspect:
+                if peer.role == "daemon":
+                    move_queued(self, peer)
+        for instance in [i for i in self._leaving if not self.deliveries.uncommitted_of(i)]:
+            self._see_off(self.roster.peers[instance])
+        if now >= self.recovery.until:
+            recovery.finish(self)
+        for instance in [i for i, until in self._gone.items() if now >= until]:
+            session = self.sessions[instance]
+            self._actions.append(Note(logging.INFO, f"client {session.name} on {session.host} did not come back"))
+            self._drop_session(instance)
+        if self.hungry:
+            if self.ready:
+                self._actions += dispatch(self, now)
+            self._recall(now)
+        self.deliveries.tick()
         self.rate.sample(now, self.totals.done + self.totals.failed)
 
-    def _flush(self, session: Session) -> None:
-        batch: list[m.Outcome] = []
-        size = 0
-        for outcome in session.outbox:
-            if batch and size + len(outcome.blob) > RESULTS_BYTES:
-                self._actions.append(Send(session.instance, m.Results(batch)))
-                batch, size = [], 0
-            batch.append(outcome)
-            size += len(outcome.blob) + 32
-        self._actions.append(Send(session.instance, m.Results(batch)))
-        session.outbox.clear()
+    def _recall(self, now: float) -> None:
+        """Nothing waits here, and some daemon idles: ask another for what waits there."""
+        if self.ready or len(self.daemons) < 2:
+            self._recall_at = NEVER
+        elif self._recall_at == NEVER or now >= self._recall_at:
+            actions, self._recall_at = recall(self, now)
+            self._actions += actions
+
+    def do(self, action: Action) -> None:
+        """Have this done, after what was decided before."""
+        self._actions.append(action)
 
     def next_fence(self) -> int:
         """A number higher than that of every dispatch before."""

@@ -83,15 +83,6 @@ class Delivery(NamedTuple, Generic[W]):
     fresh: Ranges
 
 
-class CancelDelivery(NamedTuple, Generic[W]):
-    """The hub's word on a cancel; the cancelled offsets have ended."""
-
-    spec: ClientSpec[W]
-    chunk: SentChunk[W]
-    cancelled: Ranges
-    kept: Ranges
-
-
 class Session(Generic[W]):
     """One client's specs and unsettled chunks."""
 
@@ -211,19 +202,6 @@ class Session(Generic[W]):
             return None
         self._settle(spec, chunk, outcome.lo, outcome.hi)
         return Delivery(spec, chunk, outcome.lo, outcome.hi, outcome.form, outcome.blob, fresh)
-
-    def cancelled(self, message: m.Cancelled) -> CancelDelivery[W] | None:
-        """Book the hub's word on a cancel."""
-        spec = self.specs.get(message.spec)
-        chunk = spec.sent.get(message.first) if spec else None
-        if spec is None or chunk is None:
-            return None
-        self._seen(spec, message.first)
-        fresh: Ranges = []
-        for lo, hi in message.cancelled:
-            fresh += overlap(chunk.left, lo, hi)
-            self._settle(spec, chunk, lo, hi)
-        return CancelDelivery(spec, chunk, fresh, message.kept)
 
     def _seen(self, spec: ClientSpec[W], first: int) -> None:
         """The hub speaks of a chunk, so it has it: if the caller was stopped before `sealed`, that is made up for."""

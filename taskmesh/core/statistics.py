@@ -25,14 +25,16 @@ class DaemonStatistics:
 
 @dataclass(frozen=True, slots=True)
 class SessionStatistics:
-    """One client."""
+    """One client. `unfetched`: outcomes that it has not acknowledged."""
 
     name: str
     host: str
     pid: int
+    connected: bool
     functions: int
     waiting: int
     running: int
+    unfetched: int
     joined_s_ago: float
 
 

@@ -40,4 +40,10 @@ class Store(Protocol):
         """
 
     def close(self) -> None:
-        """Commit everything, and let go."""
+        """Commit everything, and let go. A second time it does nothing.
+
+        Raises
+        ------
+        StoreError
+            Not everything could be committed. The store is closed all the same.
+        """

@@ -3,6 +3,7 @@
 It owns the peer's sockets: REQ to control (registration and heartbeats), PULL from its lane, PUSH to submit or sink.
 All of them belong to one thread, except that a client's callers may push under its lock. A lane that breaks, a hub that
 does not know us any more, or one that is silent, leads to a new registration; the hub says whether the link goes on.
+A daemon's heartbeats also say what its runners hold, and their answers let it start work: see `silence`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from ..core import messages as m
 from ..errors import PeerProtocolError
 from ..wire.stream import Stream, open_envelope, pack_control, unpack_control
 from .loop import Loop
+from .silence import Keeper, Silence
 from .sockets import Context, Socket, close, connect, disconnect_monitor, get, make, put
 
 HEARTBEAT_S = 1.0
 REPLY_TIMEOUT_S = 2.0
+KEEPER_HEARTBEAT_S = 0.5  # of a daemon: two may go unanswered before it holds
+KEEPER_PATIENCE_S = 0.7  # a daemon asks again when a heartbeat was not answered for so long
+EAGER_S = 0.05  # between heartbeats while nothing may start before one is answered
 SILENCE_S = 5.0  # without an answer to a heartbeat for this long, register again
 RETRY_FULL_S = 0.01
 FRAMES_PER_ROUND = 256
@@ -57,6 +62,8 @@ class Membership:
         Is told of what arrives.
     lock
         Guards the stream, for a client whose callers send; a daemon needs none.
+    keeper
+        A daemon that holds while the hub is silent.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Membership:
         register: m.Register,
         owner: Owner,
         lock: AbstractContextManager[object] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._lock = lock or nullcontext()
         self._context = context
@@ -74,6 +82,9 @@ class Membership:
         self._endpoint = control
         self._request = register
         self._owner = owner
+        self._silence = Silence(keeper) if keeper is not None else None
+        self._beat_s = KEEPER_HEARTBEAT_S if keeper is not None else HEARTBEAT_S
+        self._patience_s = KEEPER_PATIENCE_S if keeper is not None else REPLY_TIMEOUT_S
         self.stream: Stream | None = None
         self.registered = False
         self.touched = True  # something arrived, or changed, since the last `on_time`
@@ -106,6 +117,8 @@ class Membership:
 
     def _ask(self, message: m.ControlMessage, now: float) -> None:
         assert self._control is not None
+        if self._silence is not None:
+            self._silence.asked()
         put(self._control, pack_control(message))
         self._loop.again(self._control)
         self._asked_at = now
@@ -149,6 +162,7 @@ class Membership:
                 self._answered_at = now
                 if message.known:
                     self._acknowledge(message.seen, now)
+                    self._on_word(message, now)
                 else:
                     self.join_again()
 
@@ -160,8 +174,15 @@ class Membership:
             except PeerProtocolError:
                 self.dropped_frames += 1
 
+    def _on_word(self, reply: m.HeartbeatReply, now: float) -> None:
+        if self._silence is not None:
+            self._silence.answered(reply)
+            if self._silence.waits_for_word:
+                self._heartbeat_at = min(self._heartbeat_at, now + EAGER_S)
+
     def _welcome(self, welcome: m.Registered, now: float) -> None:
-        resume = welcome.resume and self.stream is not None
+        again = self.stream is not None
+        resume = welcome.resume and again
         with self._lock:
             if self.stream is None:
                 self.stream = Stream(welcome.incarnation, welcome.epoch)
@@ -170,8 +191,12 @@ class Membership:
             self._open_lane(welcome)
             self.registered = True
         self._answered_at = now
-        self._heartbeat_at = now + HEARTBEAT_S
+        self._heartbeat_at = now + self._beat_s
         self._owner.on_welcome(welcome._replace(resume=resume))
+        if self._silence is not None:
+            self._silence.registered(again, resume, self.stream.link.last)
+            if self._silence.holding:
+                self._heartbeat_at = now
 
     # ---- lane and outbox ------------------------------------------------------------------------------------
 
@@ -240,7 +265,9 @@ class Membership:
         self._loop.again(lane)
 
     def read(self) -> None:
-        """Everything has been read by the loop's readers; see `LocalMembership`."""
+        """Everything has been read by the loop's readers: before anything is decided, notice silence, or its end."""
+        if self._silence is not None:
+            self._silence.check(self.stream.link.seen if self.registered and self.stream is not None else -1)
 
     # ---- out ------------------------------------------------------------------------------------------------
 
@@ -248,6 +275,11 @@ class Membership:
         """Record a message on the link; before the first registration there is nobody to send to, and it is dropped."""
         if self.stream is not None:
             self.stream.send(message)
+
+    @property
+    def unacked(self) -> int:
+        """How many messages the hub has not confirmed."""
+        return self.stream.link.unacked if self.stream is not None else 0
 
     def pump(self, now: float) -> None:
         """Put on the wire what the stream has. Under the caller's lock, where there is one."""
@@ -262,9 +294,11 @@ class Membership:
     def on_time(self, now: float) -> None:
         """Register, send heartbeats, and notice silence. `pump` is separate, because callers have a lock for it."""
         self.touched = False
-        if self._waiting and now - self._asked_at > REPLY_TIMEOUT_S:
+        if self._waiting and now - self._asked_at > self._wait_s():
             self._waiting = False
-            self._owner.on_lost()
+            self._heartbeat_at = now
+            if now - self._answered_at > REPLY_TIMEOUT_S:
+                self._owner.on_lost()
         if not self.registered:
             if not self._waiting and not self._refused:
                 self._register(now)
@@ -272,19 +306,24 @@ class Membership:
             self._owner.on_lost()
             self.join_again()
         elif now >= self._heartbeat_at and not self._waiting:
-            self._heartbeat_at = now + HEARTBEAT_S
+            self._heartbeat_at = now + self._beat_s
             assert self.stream is not None
-            stream = self.stream
-            self._ask(m.Heartbeat(self._request.instance, stream.incarnation, stream.epoch, stream.link.seen, []), now)
+            s, held = self.stream, self._silence.keeper.held() if self._silence is not None else []
+            self._ask(m.Heartbeat(self._request.instance, s.incarnation, s.epoch, s.link.seen, held), now)
         if self.stream is not None:
             with self._lock:
                 self.stream.link.on_time(now)
 
+    def _wait_s(self) -> float:
+        """How long to wait for the reply to what was asked last."""
+        return self._patience_s if self.registered else REPLY_TIMEOUT_S
+
     def next_deadline(self) -> float:
-        """When `on_time` or `pump` is due."""
+        """When `read`, `on_time` or `pump` is due."""
+        deadline = NEVER if self._silence is None else self._loop.now() + self._silence.left_s()
         if not self.registered:
-            return NEVER if self._refused else self._asked_at + REPLY_TIMEOUT_S
-        deadline = self._asked_at + REPLY_TIMEOUT_S if self._waiting else self._heartbeat_at
+            return deadline if self._refused else min(deadline, self._asked_at + REPLY_TIMEOUT_S)
+        deadline = min(deadline, self._asked_at + self._wait_s() if self._waiting else self._heartbeat_at)
         assert self.stream is not None
         link_deadline = self.stream.link.next_deadline()
         return min(deadline, self._full_until or link_deadline)

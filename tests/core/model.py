@@ -224,6 +224,7 @@ class DaemonModel(PeerModel):
         self._finished: list[m.Finished] = []
 
     def on_reset(self) -> None:
+        self._finished.clear()  # the plan has them all
         self.act(p.Reset())
 
     def on_message(self, message: m.LinkMessage) -> None:
@@ -368,17 +369,7 @@ class ClientModel(PeerModel):
         if isinstance(message, m.Results):
             for outcome in message.outcomes:
                 self._on_outcome(outcome)
-        elif isinstance(message, m.Cancelled):
-            cancelled = self.session.cancelled(message)
-            if cancelled is not None:
-                tickets = cancelled.chunk.owner or cancelled.chunk.waiters
-                assert isinstance(tickets, list)
-                for offset in _each(cancelled.cancelled):
-                    tickets[offset].ended.append("cancelled")
-                    self.mesh.cancelled.append(
-                        (self.instance, cancelled.spec.number, cancelled.chunk.chunk.first + offset)
-                    )
-        else:
+        elif not isinstance(message, m.Cancelled):
             assert isinstance(message, m.Goodbye)
             self.gone = True
         self.session.check()
@@ -390,14 +381,17 @@ class ClientModel(PeerModel):
         first = delivery.chunk.chunk.first
         tickets = delivery.chunk.owner or delivery.chunk.waiters
         assert isinstance(tickets, list)
-        if delivery.form != m.Form.LOST:
+        if delivery.form == m.Form.CANCELLED:
+            spec = delivery.spec.number
+            self.mesh.cancelled += [(self.instance, spec, first + offset) for offset in _each(delivery.fresh)]
+        elif delivery.form != m.Form.LOST:
             assert delivery.blob == names(range(first + delivery.lo, first + delivery.hi)), "somebody else's result"
         for offset in _each(delivery.fresh):
             tickets[offset].ended.append(m.Form(delivery.form).name)
 
     def verify(self) -> None:
         """Every task ended once, and as it should."""
-        fits = {"o": {"LIST", "cancelled"}, "e": {"ERROR", "cancelled"}, "k": {"LOST", "cancelled"}}
+        fits = {"o": {"LIST", "CANCELLED"}, "e": {"ERROR", "CANCELLED"}, "k": {"LOST", "CANCELLED"}}
         for ticket in self.tickets:
             assert len(ticket.ended) == 1, f"a task of kind {ticket.kind} ended {ticket.ended}"
             assert ticket.ended[0] in fits[ticket.kind], f"a task of kind {ticket.kind} ended as {ticket.ended[0]}"
@@ -415,6 +409,7 @@ class HubModel:
         self.incarnation = incarnation
         self.scheduler = Scheduler(VERSION, PYTHON, mesh.now, incarnation << 32)
         self.lanes: dict[int, tuple[Stream, Wire]] = {}
+        self._results: dict[int, deque[int]] = {}  # numbers of the Results messages that a client has not acknowledged
         self._by_epoch: dict[int, tuple[int, Stream]] = {}
 
     def register(self, request: m.Register, down: Wire) -> m.Registered:
@@ -428,6 +423,8 @@ class HubModel:
                 seen = stream.link.seen
                 if known is not None:
                     self._by_epoch.pop(known[0].epoch, None)
+                if not resume:
+                    self._results.pop(request.instance, None)
                 if resume:
                     stream.renew(self.incarnation, action.epoch, request.seen, self.mesh.now)
                 self.lanes[request.instance] = stream, down
@@ -461,6 +458,15 @@ class HubModel:
             message = stream.receive(envelope, self.mesh.now)
             if message is not None:
                 self.act(a.Received(instance, message))
+            self._deliver(instance, stream)
+
+    def _deliver(self, instance: int, stream: Stream) -> None:
+        results, messages = self._results.get(instance, deque()), 0
+        while results and results[0] <= stream.link.acked:
+            results.popleft()
+            messages += 1
+        if messages:
+            self.act(a.Delivered(instance, messages))
 
     def act(self, event: a.Event) -> None:
         for action in self._handle(event):
@@ -473,9 +479,13 @@ class HubModel:
         return actions
 
     def _perform(self, action: a.Action) -> None:
-        assert not isinstance(action, a.Dropped), f"nobody here sends what has to be dropped: {action}"
+        if isinstance(action, a.Dropped):
+            assert action.text.startswith("Inventory"), f"nobody here sends what has to be dropped: {action}"
         if isinstance(action, a.Send) and action.instance in self.lanes:
-            self.lanes[action.instance][0].send(action.message)
+            stream = self.lanes[action.instance][0]
+            stream.send(action.message)
+            if isinstance(action.message, m.Results):
+                self._results.setdefault(action.instance, deque()).append(stream.link.last)
         elif isinstance(action, a.Dismiss):
             stream, wire = self.lanes.pop(action.instance)
             self._by_epoch.pop(stream.epoch, None)
@@ -567,6 +577,8 @@ class MeshModel:
         for client in [c for c in self.clients if not c.closing]:
             for spec in list(client.session.filling):
                 client.seal(spec)
+        for daemon in self.daemons:
+            daemon.act(p.Hold(False))
         n = stalled = 0
         progress = (-1, -1)
         while stalled < 100:

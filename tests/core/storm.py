@@ -39,6 +39,7 @@ class Storm:
         }  # fmt: skip
         trouble: dict[Callable[[], None], float] = {
             self.cancel: 3, self.retire: 0.5, self.lose: 2, self.double: 2, self.reorder: 2, self.reconnect: 0.5,
+            self.hold: 0.5,
         }  # fmt: skip
         deaths: dict[Callable[[], None], float] = {
             self.kill_runner: 1, self.kill_daemon: 0.2, self.fall_silent: 0.3, self.drain: 0.1,
@@ -174,6 +175,12 @@ class Storm:
         daemon = self.daemon()
         if daemon is not None:
             daemon.tick()
+
+    def hold(self) -> None:
+        """A daemon does not hear its hub, or hears it again."""
+        daemon = self.daemon()
+        if daemon is not None:
+            daemon.act(p.Hold(not daemon.plan.holding))
 
     def runner(self) -> RunnerModel | None:
         daemon = self.daemon()

@@ -30,7 +30,9 @@ RANGES = st.lists(RANGE, max_size=3)
 FORM = st.sampled_from(m.Form)
 BUSY = st.sampled_from([0.0, 1e-9, 1e-6, 1e-3, 1.0, 1e300])
 
-LIMITS = st.sampled_from([m.NO_LIMITS, m.NO_LIMITS, m.Limits(0.5), m.Limits(0.0, 1000), m.Limits(1e-6, 0, True)])
+LIMITS = st.sampled_from(
+    [m.NO_LIMITS, m.NO_LIMITS, m.Limits(0.5), m.Limits(0.0, 1000), m.Limits(1e-6, 0, True), m.Limits(at_most_once=True)]
+)
 
 
 @st.composite
@@ -81,6 +83,7 @@ FROM_HUB = st.one_of(
     st.builds(lambda f, r, i: m.Revoke(f, r[0], r[1], i), FENCE, RANGE, st.booleans()),
     st.builds(m.Forget, SMALL),
     st.builds(m.Results, st.just([])),
+    st.builds(m.Settled, st.lists(st.builds(lambda f, r: (f, *r), FENCE, RANGE), max_size=3)),
 )
 REGISTER = st.builds(
     m.Register, st.sampled_from(["client", "daemon", "daemon", "king"]), SMALL, st.integers(0, 5), st.just(1), SMALL,
@@ -108,6 +111,7 @@ PLAN_EVENT = st.one_of(
     st.just(p.Tick()),
     st.just(p.Tick()),
     st.sampled_from([p.Tick(), p.Tick(), p.Reset(), p.Drain(), p.Drain(0.5)]),
+    st.builds(p.Hold, st.booleans()),
 )
 RUNNER_LIMITS = st.sampled_from([p.RunnerLimits(), p.RunnerLimits(1000, 3, 400)])
 PAUSE = st.sampled_from([0.0, 0.0, 0.001, 0.6, 16.0])
@@ -138,7 +142,7 @@ def test_no_order_of_events_upsets_the_plan(
     events: list[tuple[p.Event, float]], slots: int, limits: p.RunnerLimits
 ) -> None:
     now = 1.0
-    plan = p.Plan(slots, limits)
+    plan = p.Plan(slots, limits=limits)
     plan.handle(p.Tick(), now)
     plan.handle(p.RunnerReady(1), now)
     for event, pause in events:

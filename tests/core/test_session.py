@@ -90,22 +90,6 @@ def test_an_outcome_of_what_nobody_knows_is_dropped(session: Session[str], outco
     assert session.unsettled == 3
 
 
-def test_what_was_cancelled_has_ended_and_what_was_kept_has_not(session: Session[str]) -> None:
-    sealed(session, define(session), "a", "b", "c")
-    word = session.cancelled(m.Cancelled(1, 0, [(0, 2), (1, 2), (0, 2)], [(2, 3)]))
-    assert word is not None
-    assert word.cancelled == [(0, 2)]
-    assert session.unsettled == 1
-
-
-def test_a_chunk_that_is_cancelled_twice_over_in_one_message_ends_once(session: Session[str]) -> None:
-    sealed(session, define(session), "a")
-    word = session.cancelled(m.Cancelled(1, 0, [(0, 1), (0, 1)], []))
-    assert word is not None
-    assert word.cancelled == [(0, 1)]
-    session.check()
-
-
 def test_a_function_is_retired_when_its_last_task_has_ended(session: Session[str]) -> None:
     spec = define(session)
     sealed(session, spec, "a")
@@ -157,29 +141,21 @@ def test_books_that_contradict_each_other_are_our_fault(session: Session[str]) -
         session.check()
 
 
-RANGE = st.tuples(st.integers(0, 4), st.integers(1, 4)).map(lambda pair: (pair[0], pair[0] + pair[1]))
-
-
 @given(
     st.lists(
         st.builds(m.Outcome, st.integers(0, 2), st.integers(0, 4), st.integers(0, 4), st.integers(1, 6),
                   st.sampled_from(m.Form), st.just(b""))
-        | st.builds(m.Cancelled, st.integers(0, 2), st.integers(0, 4), st.lists(RANGE), st.lists(RANGE))
     )
 )  # fmt: skip
-def test_no_order_of_the_hubs_words_upsets_the_books(words: list[m.Outcome | m.Cancelled]) -> None:
+def test_no_order_of_the_hubs_words_upsets_the_books(words: list[m.Outcome]) -> None:
     session: Session[str] = Session()
     spec = define(session)
     sealed(session, spec, "a", "b", "c")
     sealed(session, spec, "d")
     ended: list[tuple[int, int]] = []
     for word in words:
-        if isinstance(word, m.Outcome):
-            delivery = session.outcome(word)
-            fresh = delivery.fresh if delivery is not None else []
-        else:
-            cancel = session.cancelled(word)
-            fresh = cancel.cancelled if cancel is not None else []
+        delivery = session.outcome(word)
+        fresh = delivery.fresh if delivery is not None else []
         ended += [(word.first, offset) for lo, hi in fresh for offset in range(lo, hi)]
         session.check()
     assert len(ended) == len(set(ended)), "every task ends once"

@@ -27,9 +27,9 @@ class World:
     Notes are left out: they are for the log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settle_s: float = 0.0, durable: bool = False) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler("1.0", "3.11", self.now)
+        self.scheduler = Scheduler("1.0", "3.11", self.now, settle_s=settle_s, durable=durable)
         self.actions: list[a.Action] = []
 
     def happens(self, event: a.Event) -> None:
@@ -83,11 +83,21 @@ class World:
         assert isinstance(admit, a.Admit)
         assert (admit.instance, admit.role, admit.resume) == (instance, role, False)
 
-    def submits(self, count: int, *, client: int = CLIENT, spec: int = 1, first: int = 0, priority: int = 0) -> None:
-        """A chunk arrives, with its function if that is new."""
-        self.hears(client, m.Spec(spec, "f", DIGEST, b"", priority))
+    def submits(
+        self,
+        count: int,
+        *,
+        client: int = CLIENT,
+        spec: int = 1,
+        first: int = 0,
+        priority: int = 0,
+        limits: m.Limits = m.NO_LIMITS,
+        left: list[tuple[int, int]] | None = None,
+    ) -> None:
+        """A chunk arrives, with its function if that is new; `left`: it is offered again."""
+        self.hears(client, m.Spec(spec, "f", DIGEST, b"", priority, limits))
         self.hears(client, m.Body(DIGEST, b"body"))
-        self.hears(client, m.Submit(spec, calls(count, first)))
+        self.hears(client, m.Submit(spec, calls(count, first), left or []))
 
     def outcome(
         self, dispatch: m.Dispatch, lo: int, hi: int, form: int = m.Form.LIST, *, daemon: int = DAEMON

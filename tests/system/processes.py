@@ -115,7 +115,7 @@ class Started:
                 stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONPATH": ""},
+                env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
                 start_new_session=True,
             )
 

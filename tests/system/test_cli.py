@@ -91,7 +91,7 @@ def taskmesh(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         text=True,
         timeout=30,
         stdin=subprocess.DEVNULL,
-        env={**inherited, "COLUMNS": "200", "PYTHONPATH": "", **environment},
+        env={**inherited, "COLUMNS": "200", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), **environment},
     )
 
 

@@ -91,6 +91,25 @@ def test_a_hub_stopped_for_a_while_and_continued(fleet: Fleet) -> None:
         assert [future.result(30) for future in more] == [2 * n for n in range(500)]
 
 
+def test_a_worker_starts_nothing_while_its_hub_is_silent_and_goes_on_after(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.worker()
+    with Mesh(fleet.address) as mesh:
+        held = mesh.submit(hold, str(tmp_path), "held")
+        holder(tmp_path, "held")
+        next_one = mesh.submit(hold, str(tmp_path), "next")
+        fleet.hub.signal(signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            next_one.result(3.0)
+        (tmp_path / "held.go").touch()
+        (tmp_path / "next.go").touch()
+        with pytest.raises(TimeoutError):
+            next_one.result(1.0)
+        assert not (tmp_path / "next.started").exists()
+        fleet.hub.signal(signal.SIGCONT)
+        assert (held.result(15), next_one.result(15)) == ("held", "next")
+        assert (tmp_path / "held.started").read_text().count("\n") == 1
+
+
 def test_several_clients_at_once(fleet: Fleet) -> None:
     fleet.worker(2)
     sums: list[int] = []

@@ -357,14 +357,6 @@ def test_a_forgotten_session_gives_back_what_waits_and_takes_back_what_is_handed
     assert one.plan.idle
 
 
-def test_a_reset_forgets_everything_that_waits(one: PlanWorld) -> None:
-    one.dispatch(calls(3))
-    one.happens(p.Reset())
-    one.tick()
-    one.nothing_else()
-    assert one.plan.idle
-
-
 def test_a_draining_daemon_gives_back_finishes_and_leaves_once(one: PlanWorld) -> None:
     one.dispatch(calls(3))
     one.tick()

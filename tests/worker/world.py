@@ -30,8 +30,8 @@ class PlanWorld:
     Looks at runners are kept apart, in `looks`: they change nothing.
     """
 
-    def __init__(self, slots: int, limits: p.RunnerLimits | None = None) -> None:
-        self.plan = p.Plan(slots, limits)
+    def __init__(self, slots: int, limits: p.RunnerLimits | None = None, *, keep_outcomes: bool = True) -> None:
+        self.plan = p.Plan(slots, keep_outcomes, limits)
         self.now = 100.0
         self.actions: list[p.Action] = []
         self.looks: list[int] = []
@@ -129,4 +129,5 @@ class PlanWorld:
                 self.happens(p.RunnerSaid(hand.runner, PipeOutcome(hand.dose.at, tasks, 1, task_s * tasks, b"")))
                 self.happens(p.Tick())
         assert self.plan.idle
+        self.happens(p.FromHub(m.Settled([(999, 0, 256)])))
         return self.plan.runners[runner].next_at

@@ -35,6 +35,7 @@ from .memory import OutOfMemory, resident
 log = logging.getLogger("taskmesh.worker")
 
 DONE_BYTES = 128 * 1024
+LOST_GRACE_S = 10.0  # a daemon that drains waits so long for a hub that is gone, to hand over its outcomes
 NURSERY_DEATHS, NURSERY_WINDOW_S = 3, 30.0
 NEVER = float("inf")
 
@@ -95,7 +96,7 @@ class Daemon:
         self._config = config
         self._loop = loop
         self._host = host_name()
-        self.plan = p.Plan(config.slots, config.limits)
+        self.plan = p.Plan(config.slots, keep_outcomes=hub is None, limits=config.limits)
         self._out_of_memory = OutOfMemory()
         self._nursery = nursery
         self._pipes: dict[int, RunnerPipe] = {}
@@ -104,6 +105,7 @@ class Daemon:
         self._due = 0.0  # when `on_time` has something to do although nothing happened
         self.refused: str | None = None
         self.left = False
+        self._joined = False
         self._lost_since: float | None = None
         self._nursery_deaths: list[float] = []
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -114,7 +116,7 @@ class Daemon:
         self.membership: Membership | LocalMembership = (
             LocalMembership(hub, register, self)
             if hub is not None
-            else Membership(context, loop, config.control, register, self)
+            else Membership(context, loop, config.control, register, self, keeper=self)
         )
         loop.watch(nursery.sock.fileno(), self._read_nursery)
         loop.add_part(self)
@@ -122,9 +124,11 @@ class Daemon:
     # ---- the hub --------------------------------------------------------------------------------------------
 
     def on_welcome(self, welcome: m.Registered) -> None:
-        """Registered; a hub that does not know us wants nothing of what we hold."""
+        """Registered; a hub that does not know us is told what we have."""
         if not welcome.resume:
-            self._act(p.Reset())
+            self._finished.clear()  # outcomes on the way to the former one: the plan keeps them
+            self._act(p.Reset(again=self._joined))
+        self._joined = True
         self._lost_since = None
         log.info(
             "joined %s as %s with %d runner%s",
@@ -142,7 +146,7 @@ class Daemon:
             self._act(p.FromHub(message))
 
     def _on_goodbye(self, why: str) -> None:
-        if self.plan.draining:
+        if self.plan.leaving and not self.membership.unacked:
             self.left = True
         else:
             log.warning("the hub said goodbye (%s); waiting for it to come back", why)
@@ -157,8 +161,34 @@ class Daemon:
         if self._lost_since is None:
             self._lost_since = self._loop.now()
             log.warning("no answer from the hub at %s; trying again until it comes", self._config.control)
-        if self.plan.draining:
-            self.left = True  # nobody is there to give anything back to
+        if self.plan.draining and self.plan.idle:
+            self._leave_without_hub(self._loop.now() - self._lost_since)
+
+    def _leave_without_hub(self, lost_s: float) -> None:
+        """Everything has run; a hub that is only restarting takes what it may not have, so wait a while for it."""
+        unsettled = self.plan.ledger.outcomes
+        if unsettled and lost_s < LOST_GRACE_S:
+            return
+        if unsettled:
+            log.warning(
+                "leaving without the hub at %s, which did not come back within %.0f s: %d outcome%s may be lost with "
+                "this daemon, and those tasks run again elsewhere",
+                self._config.control, lost_s, unsettled, "" if unsettled == 1 else "s",
+            )  # fmt: skip
+        self.left = True
+
+    def on_silence(self) -> None:
+        """The hub may move what we have: start nothing."""
+        self._act(p.Hold(True))
+
+    def on_heard(self) -> None:
+        """The hub is there, and what it has revoked is known."""
+        self._lost_since = None
+        self._act(p.Hold(False))
+
+    def held(self) -> list[tuple[int, int, int]]:
+        """What runners hold, as `(fence, lo, hi)`."""
+        return self.plan.held()
 
     # ---- the nursery ----------------------------------------------------------------------------------------
 
@@ -178,7 +208,8 @@ class Daemon:
         if runner is None:
             return
         self._read_runner(runner)  # what it said before it died counts
-        claimed = runner.cells.claimed() if blame else (0, 0)
+        lo, hi = runner.cells.claimed()
+        claimed = (lo if blame else hi, hi)  # what it may have started ends there, whoever is to blame
         report = self._report_of(runner, os.waitstatus_to_exitcode(status), blame)
         self._loop.forget(runner.sock.fileno())
         runner.close()
@@ -343,9 +374,9 @@ class Daemon:
 
     def on_time(self, now: float) -> None:
         """Everything readable has been read: let the plan hand out work, then tell the hub."""
+        self.membership.read()  # first: after a stop of this process, nothing may start before silence is noticed
         if not self._touched and not self.membership.touched and now < self._due:
             return
-        self.membership.read()
         self._act(p.Tick())
         self._flush()
         self.membership.on_time(now)

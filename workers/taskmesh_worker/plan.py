@@ -10,20 +10,25 @@ Events come in, actions come out; the daemon's loop owns sockets, clocks and pro
 - Blame: the claim names what ran when a runner died. One task: a strike, which goes to the hub. A block of very short
   ones: they run again one at a time, so that the next death names one. Everything else is queued again here, first.
 - A slot is free only when its runner is: a runner that was told to drop its tail gets nothing until it said it did.
+- Nothing is lost: outcomes are kept until they are settled. A hub that has forgotten this daemon is told first what
+  ended here and then what is still here; what it does not want, it revokes.
+- Silence: while the hub is not heard, `holding`, nothing starts, and what runners have not started is taken back.
+- At most once: such a task is claimed, run and reported alone. Whatever its runner may have started is never run
+  again, and a tail of them is ours again by the runner's own word only.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from taskmesh.core import messages as m
-from taskmesh.core.credit import Pace
 from taskmesh.core.ranges import Ranges, add, overlap
-from taskmesh.errors import LocalProtocolError, PeerProtocolError
-from taskmesh.wire.pipe import CLAIM_MOST, Dose, PipeOutcome, PipeStopped
+from taskmesh.errors import PeerProtocolError
+from taskmesh.wire.pipe import PipeOutcome, PipeStopped
 
+from . import plan_audit, plan_doses
 from .plan_events import (
     Action,
     Claimed,
@@ -34,6 +39,7 @@ from .plan_events import (
     FromHub,
     GiveBody,
     Hand,
+    Hold,
     Interrupt,
     Kill,
     Look,
@@ -50,15 +56,13 @@ from .plan_events import (
     Start,
     Tick,
 )
+from .plan_ledger import Ledger
 from .plan_limits import AFTER, DOOMED, STOPPED, SUSPECT, Limiter, RunnerLimits, fates, last_word
+from .plan_queue import Bodies, Paces, Queue
 from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
 
-BLOCK_S = 0.0005  # very short items are claimed in blocks of about this many seconds of work
-BLOCK_BELOW_S = 5e-6  # items longer than this are claimed one at a time
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
 CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
-BODIES_KEPT = 512
-PACES_KEPT = 4096
 RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
 
 
@@ -69,29 +73,32 @@ class Plan:
     ----------
     slots
         How many runners to keep.
+    keep_outcomes
+        Whether outcomes are kept until they are settled; a hub in the same process has them when they are reported.
     limits
-        What each of them may take.
+        What each runner may take.
     """
 
-    def __init__(self, slots: int, limits: RunnerLimits | None = None) -> None:
+    def __init__(self, slots: int, keep_outcomes: bool = True, limits: RunnerLimits | None = None) -> None:
         self.slots = slots
         self._limiter = Limiter(limits or RunnerLimits(), lambda action: self._actions.append(action), self._recall)
         self._drain_at = NEVER
         self._interrupts: dict[int, Ranges] = {}  # by fence: what is to be interrupted if it has started
         self.runners: dict[int, Runner] = {}
         self.draining = False
-        self._queue: deque[Piece] = deque()
-        self._queued = 0
+        self.holding = False
+        self.leaving = False  # nothing is left here, and the hub was told
+        self.ledger = Ledger()
+        self._keep_outcomes = keep_outcomes
+        self._queue = Queue()
         self._works: dict[int, Work] = {}  # by fence, until everything of it is accounted for
         self._open: dict[int, int] = {}  # fence: how many of its tasks are queued or handed out
-        self._paces: OrderedDict[tuple[int, int], Pace] = OrderedDict()
-        self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
-        self._asked: set[bytes] = set()
+        self._paces = Paces()
+        self._bodies = Bodies()
         self._revokes: dict[int, Ranges] = {}
         self._numbers = 0
         self._failed_starts = 0
         self._start_at = 0.0
-        self._left = False
         self._actions: list[Action] = []
         self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
             FromHub: self._on_hub,
@@ -104,12 +111,14 @@ class Plan:
             Reset: self._on_reset,
             Tick: self._on_tick,
             Drain: self._on_drain,
+            Hold: self._on_hold,
         }
         self._hub_handlers: dict[type[Any], Callable[[Any, float], None]] = {
             m.Dispatch: self._on_dispatch,
             m.Body: self._on_body,
             m.Revoke: self._on_revoke,
             m.Forget: self._on_forget,
+            m.Settled: self._on_settled,
         }
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -150,25 +159,16 @@ class Plan:
         if self.draining:
             self._report(m.GiveBack(dispatch.fence, [(dispatch.lo, dispatch.hi)], []))
             return
-        pace = self._pace((dispatch.session, dispatch.spec))
-        work = Work(dispatch, pace)
+        work = Work(dispatch, self._paces.get((dispatch.session, dispatch.spec)))
         self._works[dispatch.fence] = work
         self._open[dispatch.fence] = dispatch.hi - dispatch.lo
-        self._enqueue(Piece(work, dispatch.lo, dispatch.hi, dispatch.attempt, dispatch.solo), front=False)
-
-    def _pace(self, key: tuple[int, int]) -> Pace:
-        """What was measured of a spec; the least recently dispatched are forgotten."""
-        pace = self._paces.setdefault(key, Pace())
-        self._paces.move_to_end(key)
-        if len(self._paces) > PACES_KEPT:
-            self._paces.popitem(last=False)
-        return pace
+        self._queue.push(Piece(work, dispatch.lo, dispatch.hi, dispatch.attempt, dispatch.solo))
 
     def _on_body(self, body: m.Body, now: float) -> None:
-        self._bodies[body.digest] = body.data
-        self._asked.discard(body.digest)
-        while len(self._bodies) > BODIES_KEPT:
-            self._bodies.popitem(last=False)
+        self._bodies.put(body.digest, body.data)
+
+    def _on_settled(self, settled: m.Settled, now: float) -> None:
+        self.ledger.settle(settled.parts)
 
     def _on_revoke(self, revoke: m.Revoke, now: float) -> None:
         work = self._works.get(revoke.fence)
@@ -181,47 +181,53 @@ class Plan:
         for runner in self.runners.values():
             if any(h.piece.work is work and overlap([(h.lo, h.hi)], revoke.lo, revoke.hi) for h in runner.handed):
                 self._recall(runner, now)
-        self._answer_revokes(now)
+        self._answer_revokes()
+        self._interrupt(now)
 
     def _on_forget(self, forget: m.Forget, now: float) -> None:
         for work in self._works.values():
             if work.dispatch.session == forget.session:
                 work.wanted = False
-        for key in [key for key in self._paces if key[0] == forget.session]:
-            del self._paces[key]
-        self._drop_unwanted(now)
-
-    def _on_reset(self, event: Reset, now: float) -> None:
-        for work in self._works.values():
-            work.wanted = False
-        self._revokes.clear()
-        self._interrupts.clear()
-        self._asked.clear()
-        self._drop_unwanted(now, tell=False)
-        self._works.clear()
-        self._open.clear()
-        if self.draining:
-            self._left = False
-
-    def _drop_unwanted(self, now: float, tell: bool = True) -> None:
-        """Nobody waits for this work: drop it from the queue, and take it back from the runners."""
-        pieces, self._queue = self._queue, deque()
-        self._queued = 0
-        for piece in pieces:
+        self.ledger.forget(forget.session)
+        self._paces.forget(forget.session)
+        for piece in self._queue.drain():
             if piece.work.wanted:
-                self._enqueue(piece, front=False)
-            elif tell:
+                self._queue.push(piece)
+            else:
                 self._give_back(piece.work, [(piece.lo, piece.hi)])
         for runner in self.runners.values():
             if any(not h.piece.work.wanted for h in runner.handed):
+                self._recall(runner, now)
+
+    def _on_reset(self, event: Reset, now: float) -> None:
+        """Say everything that the hub, or another one, needs to know of this daemon.
+
+        What was said last may not have arrived. Outcomes are offered again. A `GiveBack` that was lost, or a `Strike`,
+        shows in the inventory, which does not name those tasks: the hub queues them again. So such a death is not
+        counted as a strike, which is all that is lost by it.
+        """
+        self._revokes.clear()
+        self._interrupts.clear()
+        self._bodies.ask_again()
+        self.leaving = False
+        if event.again:
+            for entry in self.ledger.entries():
+                self._report(entry)
+            self._report(plan_audit.inventory(self))
+        if self.draining:
+            self._report(m.Slots(0))
+
+    def _on_hold(self, event: Hold, now: float) -> None:
+        self.holding = event.hold
+        if self.holding:
+            for runner in self.runners.values():
                 self._recall(runner, now)
 
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
         self._drain_at = now + event.timeout_s
         self._report(m.Slots(0))
-        while self._queue:
-            piece = self._dequeue()
+        for piece in self._queue.drain():
             self._give_back(piece.work, [(piece.lo, piece.hi)])
         for runner in self.runners.values():
             self._recall(runner, now)
@@ -246,7 +252,6 @@ class Plan:
             runner.spoken = event.what.at + event.what.tasks
         else:
             self._on_stopped(runner, event.what)
-            self._answer_revokes(now)
             runner.spoken = event.what.end
         if runner.phase is Phase.RECALLING and runner.spoken == runner.next_at:
             runner.phase = Phase.READY
@@ -265,13 +270,18 @@ class Plan:
         work = handed.piece.work
         work.pace.observe(said.tasks, said.busy_s)
         if work.wanted:
-            d = work.dispatch
-            outcome = m.Outcome(d.spec, d.chunk.first, lo, hi, said.form, said.blob)
-            self._report(m.Finished(d.fence, d.session, said.busy_s, outcome))
+            self._finish(work, lo, hi, said.form, said.blob, said.busy_s)
         else:
             self._report(m.GiveBack(work.dispatch.fence, [(lo, hi)], []))
         self._account(work, hi - lo)
         self._limiter.on_outcome(runner, hi - lo, now)
+
+    def _finish(self, work: Work, lo: int, hi: int, form: int, blob: bytes, busy_s: float) -> None:
+        d = work.dispatch
+        entry = m.Finished(d.fence, d.session, busy_s, m.Outcome(d.spec, d.chunk.first, lo, hi, form, blob))
+        if self._keep_outcomes:
+            self.ledger.keep(entry)
+        self._report(entry)
 
     def _on_stopped(self, runner: Runner, said: PipeStopped) -> None:
         """The runner skipped these. What a claim has already taken back is not here any more."""
@@ -294,21 +304,20 @@ class Plan:
 
     def _after_death(self, runner: Runner, piece: Piece, fate: str, report: bytes) -> list[Piece]:
         """What to run again of a piece that a runner held when it ended."""
-        work, d = piece.work, piece.work.dispatch
-        single = piece.hi == piece.lo + 1 and work.wanted
-        if fate == DOOMED and work.wanted:
-            outcome = m.Outcome(d.spec, d.chunk.first, piece.lo, piece.hi, *last_word(runner, report))
-            self._report(m.Finished(d.fence, d.session, 0.0, outcome))
-            self._account(work, 1)
-        elif single and (fate == SUSPECT or (fate == STOPPED and d.limits.at_most_once)):
-            self._report(m.Strike(d.fence, piece.lo, piece.hi, report))
-            self._account(work, 1)
-        elif fate == AFTER:
+        work, lo, hi = piece.work, piece.lo, piece.hi
+        if fate == AFTER:
             return [piece]
-        else:
-            blamed = fate == SUSPECT or (fate == STOPPED and runner.doom is not None)
-            return [piece._replace(attempt=piece.attempt + 1, solo=piece.solo or blamed)]
-        return []
+        once = work.at_most_once or (fate == SUSPECT and hi == lo + 1)
+        if work.wanted and (fate == DOOMED or once):
+            if fate == DOOMED:
+                self._finish(work, lo, hi, *last_word(runner, report), 0.0)
+            else:
+                for offset in range(lo, hi):
+                    self._report(m.Strike(work.dispatch.fence, offset, offset + 1, report))
+            self._account(work, hi - lo)
+            return []
+        blamed = fate == SUSPECT or (fate == STOPPED and runner.doom is not None)
+        return [piece._replace(attempt=piece.attempt + 1, solo=piece.solo or blamed)]
 
     # ---- taking back ----------------------------------------------------------------------------------------
 
@@ -326,8 +335,8 @@ class Plan:
         if runner is None or runner.phase is not Phase.RECALLING:
             return
         runner.certain = True
-        self._take_back(runner, max(event.end, runner.limit), runner.next_at)
-        self._answer_revokes(now)
+        self._take_back(runner, max(event.end, runner.limit), runner.next_at, by_claim=True)
+        self._interrupt(now)
 
     def _on_looked(self, event: Seen | Sampled, now: float) -> None:
         runner = self.runners.get(event.runner)
@@ -338,13 +347,28 @@ class Plan:
         else:
             self._limiter.on_sampled(runner, event, now)
 
-    def _take_back(self, runner: Runner, start: int, end: int) -> None:
-        """Positions `[start, end)` are not going to be run by this runner: they are ours again."""
+    def _interrupt(self, now: float) -> None:
+        """What has started of revoked ranges is ended, where that was asked for and what has started is certain."""
+        for fence in list(self._interrupts):
+            work = self._works.get(fence)
+            held = [(r, h) for r in self.runners.values() for h in r.handed if h.piece.work is work]
+            if any(r.phase is Phase.RECALLING and not r.certain for r, _ in held):
+                continue  # a claim is about to be read
+            for lo, hi in self._interrupts.pop(fence):
+                for runner, h in held:
+                    for a, b in overlap([(h.lo, h.hi)], lo, hi):
+                        self._limiter.cancel(runner, h.at + a - h.lo, h.at + b - h.lo, now)
+
+    def _take_back(self, runner: Runner, start: int, end: int, by_claim: bool = False) -> None:
+        """Positions `[start, end)` are not going to be run by this runner: they are ours again.
+
+        `by_claim`: it did not say so itself, which does not do for tasks that may start at most once.
+        """
         kept: deque[Handed] = deque()
         again: list[Piece] = []
         for handed in runner.handed:
             a, b = max(handed.at, start), min(handed.end, end)
-            if a >= b:
+            if a >= b or (by_claim and handed.piece.work.at_most_once):
                 kept.append(handed)
                 continue
             lo, hi = handed.lo + a - handed.at, handed.lo + b - handed.at
@@ -355,6 +379,7 @@ class Plan:
                 kept.append(Handed(b, handed.piece, hi, handed.hi, handed.price_s))
         runner.handed = kept
         self._put_back(again)
+        self._answer_revokes()
 
     def _put_back(self, pieces: list[Piece]) -> None:
         """Queue pieces again, first, in their order; give them back instead when nobody wants them here."""
@@ -362,37 +387,27 @@ class Plan:
             if self.draining or not piece.work.wanted:
                 self._give_back(piece.work, [(piece.lo, piece.hi)])
             else:
-                self._enqueue(piece, front=True)
+                self._queue.push(piece, front=True)
 
     def _give_back(self, work: Work, ranges: Ranges, kept: Ranges | None = None) -> None:
         if ranges or kept:
             self._report(m.GiveBack(work.dispatch.fence, ranges, kept or []))
         self._account(work, sum(hi - lo for lo, hi in ranges))
 
-    def _answer_revokes(self, now: float) -> None:
+    def _answer_revokes(self) -> None:
         """Give back what is queued of revoked ranges; what a runner has claimed is kept, once that is certain."""
         for fence in list(self._revokes):
             work = self._works.get(fence)
             if work is None:
-                self._interrupts.pop(fence, None)
                 for lo, hi in self._revokes.pop(fence):
                     self._report(m.GiveBack(fence, [], [(lo, hi)]))
                 continue
             holders = [r for r in self.runners.values() if any(h.piece.work is work for h in r.handed)]
-            if any(r.phase is Phase.RECALLING and not r.certain for r in holders):
-                continue  # a claim is about to be read
+            returned = self._queue.take(work, self._revokes[fence])
+            if any(r.phase is Phase.RECALLING and (work.at_most_once or not r.certain) for r in holders):
+                self._give_back(work, returned)
+                continue  # a claim is about to be read, or the runner's word to be heard
             revoked = self._revokes.pop(fence)
-            returned: Ranges = []
-            pieces, self._queue, self._queued = self._queue, deque(), 0
-            for piece in pieces:
-                parts: Ranges = [(piece.lo, piece.hi)]
-                if piece.work is work:
-                    gone = [part for lo, hi in revoked for part in overlap([(piece.lo, piece.hi)], lo, hi)]
-                    returned += gone
-                    for lo, hi in gone:
-                        parts = [q for a, b in parts for q in ((a, min(b, lo)), (max(a, hi), b)) if q[0] < q[1]]
-                for lo, hi in parts:
-                    self._enqueue(piece._replace(lo=lo, hi=hi), front=False)
             kept = [
                 part
                 for r in holders
@@ -402,16 +417,6 @@ class Plan:
                 for part in overlap([(h.lo, h.hi)], lo, hi)
             ]
             self._give_back(work, returned, kept)
-            self._interrupt(fence, holders, now)
-
-    def _interrupt(self, fence: int, holders: list[Runner], now: float) -> None:
-        """What has started of these offsets is to be ended."""
-        for lo, hi in self._interrupts.pop(fence, []):
-            for runner in holders:
-                for h in runner.handed:
-                    if h.piece.work.dispatch.fence == fence:
-                        for a, b in overlap([(h.lo, h.hi)], lo, hi):
-                            self._limiter.cancel(runner, h.at + a - h.lo, h.at + b - h.lo, now)
 
     # ---- handing out ----------------------------------------------------------------------------------------
 
@@ -432,102 +437,36 @@ class Plan:
                     self._limiter.kill(runner)
         self._limiter.on_tick(self.runners.values(), now)
         if self._revokes:
-            self._answer_revokes(now)
-        if self._queue:
-            self._hand_out(now)
+            self._answer_revokes()
+        if self._interrupts:
+            self._interrupt(now)
+        if self.holding:
+            pass  # until the hub is heard
+        elif self._queue:
+            plan_doses.hand_out(self, now)
         elif any(r.open and not r.handed for r in self.runners.values()):
             for runner in self.runners.values():
                 if runner.has_tail() and now - runner.handed_at >= RECALL_AFTER_S:
                     self._recall(runner, now)
-        if self.draining and self.idle and not self._left:
-            self._left = True
+        if self.draining and self.idle and not self.leaving:
+            self.leaving = True
             self._report(m.Leaving())
-
-    def _hand_out(self, now: float) -> None:
-        runners = sorted((r for r in self.runners.values() if r.open), key=lambda r: len(r.handed))
-        waiting = 0  # pieces at the end of the queue whose function is still to come
-        progress = True
-        while progress:
-            progress = False
-            for runner in runners:
-                if waiting < len(self._queue) and runner.has_room(self._queue[0].work.pace):
-                    if not self._hand(runner, now):
-                        self._queue.rotate(-1)
-                        waiting += 1
-                    progress = True
-
-    def _hand(self, runner: Runner, now: float) -> bool:
-        """Give the first queued piece, or a dose of it, to a runner. False: its function has to come first."""
-        piece = self._queue[0]
-        d = piece.work.dispatch
-        if not all(self._provide(runner, digest) for digest in (d.digest, d.init) if digest):
-            return False
-        pace, chunk = piece.work.pace, d.chunk
-        share = -(-self._queued // max(1, len(self.runners)))
-        tasks = min(pace.dose(piece.solo), max(share, pace.least()))
-        if chunk.grain > 1:
-            tasks = max(chunk.grain, tasks - tasks % chunk.grain)
-        hi = min(piece.hi, piece.lo + tasks)
-        if hi < piece.hi and chunk.grain == 1:
-            hi = chunk.whole_leaves(piece.lo, hi)
-        self._dequeue()
-        if hi < piece.hi:
-            self._enqueue(piece._replace(lo=hi), front=True)
-        at = runner.next_at
-        dose = Dose(
-            at, d.session, d.spec, piece.attempt, piece.lo, hi, _block(piece),
-            d.name, d.digest, d.init, chunk.cut(piece.lo, hi),
-            d.limits.timeout_s, d.limits.memory > 0 or d.limits.at_most_once,
-        )  # fmt: skip
-        runner.handed.append(Handed(at, piece, piece.lo, hi, pace.price_s()))
-        runner.next_at = runner.limit = at + hi - piece.lo
-        runner.handed_at = now
-        self._actions.append(Hand(runner.number, dose, runner.limit))
-        self._limiter.on_handed(runner, now)
-        return True
-
-    def _provide(self, runner: Runner, digest: bytes) -> bool:
-        """See to it that a runner has a function. False: the hub was asked for it."""
-        if digest in runner.bodies:
-            runner.bodies.move_to_end(digest)
-            return True
-        body = self._bodies.get(digest)
-        if body is None:
-            if digest not in self._asked:
-                self._asked.add(digest)
-                self._report(m.NeedBody(digest))
-            return False
-        self._bodies.move_to_end(digest)
-        drop = runner.bodies.popitem(last=False)[0] if len(runner.bodies) >= BODIES_KEPT else None
-        runner.bodies[digest] = None
-        self._actions.append(GiveBody(runner.number, digest, body, drop))
-        return True
 
     # ---- books ----------------------------------------------------------------------------------------------
 
     def _report(self, message: Any) -> None:
         self._actions.append(Report(message))
 
-    def _enqueue(self, piece: Piece, front: bool) -> None:
-        self._queued += piece.hi - piece.lo
-        if front:
-            self._queue.appendleft(piece)
-        else:
-            self._queue.append(piece)
-
-    def _dequeue(self) -> Piece:
-        piece = self._queue.popleft()
-        self._queued -= piece.hi - piece.lo
-        return piece
-
     def _account(self, work: Work, tasks: int) -> None:
         """`tasks` of a lease have left this daemon."""
         fence = work.dispatch.fence
-        if self._works.get(fence) is not work:
-            return  # of a registration that is over
         self._open[fence] -= tasks
         if self._open[fence] <= 0:
             del self._open[fence], self._works[fence]
+
+    def held(self) -> list[tuple[int, int, int]]:
+        """What its runners hold, as `(fence, lo, hi)`, for heartbeats."""
+        return plan_audit.held(self)
 
     def check(self) -> None:
         """Compare every index with every other.
@@ -537,36 +476,11 @@ class Plan:
         LocalProtocolError
             Two of them disagree.
         """
-        held: dict[int, int] = {}
-        for piece in self._queue:
-            held[piece.work.dispatch.fence] = held.get(piece.work.dispatch.fence, 0) + piece.hi - piece.lo
-        if sum(held.values()) != self._queued:
-            raise LocalProtocolError(f"{sum(held.values())} tasks are queued, {self._queued} on the books")
-        for runner in self.runners.values():
-            at = None
-            for h in runner.handed:
-                if (at is not None and h.at < at) or h.lo >= h.hi or h.end > runner.next_at:
-                    raise LocalProtocolError(f"runner {runner.number}: positions out of order at {h.at}")
-                at = h.end
-                fence = h.piece.work.dispatch.fence
-                if self._works.get(fence) is h.piece.work:
-                    held[fence] = held.get(fence, 0) + h.hi - h.lo
-        if held != self._open:
-            raise LocalProtocolError(f"leases hold {held}, the books say {self._open}")
-
-
-def _block(piece: Piece) -> int:
-    """How many tasks a runner may claim at once: one, or `BLOCK_S` of work where items are known to be very short."""
-    pace, d = piece.work.pace, piece.work.dispatch
-    if d.limits != m.NO_LIMITS:
-        return 1  # each is timed, and blamed, by itself
-    if not d.chunk.items or piece.solo or pace.mean_s is None or pace.peak_s >= BLOCK_BELOW_S:
-        return 1
-    return min(CLAIM_MOST, int(BLOCK_S / max(pace.peak_s, 1e-9)))
+        plan_audit.check(self)
 
 
 __all__ = [
-    "Action", "Claimed", "Drain", "End", "Event", "Flush", "FromHub", "GiveBody", "Hand", "Interrupt", "Kill", "Look",
-    "Lower", "Peek", "Plan", "Report", "Reset", "RunnerGone", "RunnerLimits", "RunnerReady", "RunnerSaid", "Sample",
-    "Sampled", "Seen", "Start", "Tick",
+    "Action", "Claimed", "Drain", "End", "Event", "Flush", "FromHub", "GiveBody", "Hand", "Hold", "Interrupt", "Kill",
+    "Look", "Lower", "Peek", "Plan", "Report", "Reset", "RunnerGone", "RunnerLimits", "RunnerReady", "RunnerSaid",
+    "Sample", "Sampled", "Seen", "Start", "Tick",
 ]  # fmt: skip

@@ -61,7 +61,15 @@ class Sampled(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """The hub has forgotten this daemon: nothing that it holds is wanted any more."""
+    """A new link to a hub that knows nothing of this daemon. `again`: the daemon was registered before."""
+
+    again: bool = True
+
+
+class Hold(NamedTuple):
+    """The hub is silent: start nothing, and take back what has not started. Or, with False, it is heard again."""
+
+    hold: bool
 
 
 class Tick(NamedTuple):
@@ -74,7 +82,7 @@ class Drain(NamedTuple):
     timeout_s: float = float("inf")
 
 
-Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Seen | Sampled | Reset | Tick | Drain
+Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Seen | Sampled | Reset | Hold | Tick | Drain
 
 
 class Start(NamedTuple):
@@ -154,7 +162,7 @@ class Kill(NamedTuple):
 class Report(NamedTuple):
     """Tell the hub. `Finished` entries of one round travel in one `Done`."""
 
-    message: m.Finished | m.Strike | m.GiveBack | m.NeedBody | m.Slots | m.Leaving
+    message: m.Finished | m.Strike | m.GiveBack | m.Inventory | m.NeedBody | m.Slots | m.Leaving
 
 
 Action = Start | Hand | GiveBody | Lower | Peek | Look | Flush | Interrupt | Sample | End | Kill | Report

@@ -28,6 +28,11 @@ class Work:
         """Session and spec."""
         return self.dispatch.session, self.dispatch.spec
 
+    @property
+    def at_most_once(self) -> bool:
+        """Whether none of its tasks may start twice."""
+        return self.dispatch.limits.at_most_once
+
 
 class Piece(NamedTuple):
     """Offsets `[lo, hi)` of a lease that wait for a runner."""
@@ -127,13 +132,16 @@ class Runner:
         handed = self.handed
         return self.phase is Phase.READY and (len(handed) > 1 or (bool(handed) and handed[0].hi - handed[0].lo > 1))
 
-    def has_room(self, pace: Pace) -> bool:
-        """One task ahead, so that it does not wait between two; more only of those known to be very short."""
-        handed = self.handed
+    def has_room(self, work: Work) -> bool:
+        """One task ahead, so that it does not wait between two; more only of those known to be very short.
+
+        None ahead of those that may start at most once and are not that short: they could not be taken back.
+        """
+        handed, pace = self.handed, work.pace
         if not handed:
             return True
         if pace.mean_s is None:
             return False
-        if len(handed) == 1 and handed[0].hi - handed[0].lo == 1:
+        if len(handed) == 1 and handed[0].hi - handed[0].lo == 1 and not work.at_most_once:
             return True
         return pace.peak_s < PIPELINE_BELOW_S and self.load_s() < DOSE_S and self.tasks() < pace.finished

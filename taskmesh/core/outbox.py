@@ -1,0 +1,88 @@
+"""The outbox: outcomes on their way to a client, until it has them.
+
+They wait until the next tick, are sent together, and are kept until the client has acknowledged the message. When the
+client joins again under a new link, everything that it has not acknowledged waits again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from .messages import Outcome
+
+RESULTS_BYTES = 128 * 1024  # outcomes are gathered into messages of about this size
+
+
+class Ended(NamedTuple):
+    """An outcome and where it came from: offsets `[lo, hi)` of a daemon's lease.
+
+    Without an outcome it is a duplicate: the daemon may forget it when the client has everything that was sent before.
+    """
+
+    outcome: Outcome | None
+    daemon: int
+    fence: int
+    lo: int
+    hi: int
+
+
+class Outbox:
+    """Outcomes for one client, in order."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Ended] = []
+        self._sent: deque[list[Ended]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + sum(map(len, self._sent))
+
+    def add(self, ended: Ended) -> None:
+        """One more to send."""
+        self._waiting.append(ended)
+
+    def send(self) -> tuple[list[list[Outcome]], list[Ended]]:
+        """What to send now.
+
+        Returns
+        -------
+        tuple[list[list[Outcome]], list[Ended]]
+            The outcomes for each message, and duplicates that nothing unacknowledged stands before.
+        """
+        messages: list[list[Outcome]] = []
+        batch: list[Ended] = []
+        outcomes: list[Outcome] = []
+        size = 0
+        for ended in self._waiting:
+            outcome = ended.outcome
+            if outcome is not None:
+                if outcomes and size + len(outcome.blob) > RESULTS_BYTES:
+                    messages.append(outcomes)
+                    self._sent.append(batch)
+                    batch, outcomes, size = [], [], 0
+                outcomes.append(outcome)
+                size += len(outcome.blob) + 32
+            batch.append(ended)
+        self._waiting = []
+        if outcomes:
+            messages.append(outcomes)
+            self._sent.append(batch)
+        elif self._sent:
+            self._sent[-1] += batch
+        else:
+            return messages, batch
+        return messages, []
+
+    def acknowledged(self, messages: int) -> list[Ended]:
+        """The client has the next so many messages: what was in them."""
+        return [ended for _ in range(min(messages, len(self._sent))) for ended in self._sent.popleft()]
+
+    def again(self) -> None:
+        """The client has a new link: what it has not acknowledged waits again, in order."""
+        self._waiting = [*(ended for batch in self._sent for ended in batch), *self._waiting]
+        self._sent.clear()
+
+    def everything(self) -> list[Ended]:
+        """What is here: the session is over."""
+        self.again()
+        return self._waiting

@@ -1,0 +1,148 @@
+"""Recovery: what a hub that has just started knows, and what its peers tell it again.
+
+A client offers again what has not ended (`Submit` with `left`), or the store has it; a daemon says again what it has
+done (`Done`) and what it still holds (`Inventory`). They come in any order. So for a short while after the start, work
+that was offered before is held and not dispatched, and what daemons say of chunks that are not here yet is kept. After
+that, what nobody holds is dispatched, but for tasks that must not start twice: those are lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+from . import messages as m
+from . import returns
+from .actions import Send
+from .leases import HUB_LOST, ChunkState, DaemonState, Lease, Piece, SpecState
+from .lifecycle import Step
+from .outbox import Ended
+from .ranges import Ranges, count, overlap, subtract
+from .records import Snapshot
+
+if TYPE_CHECKING:
+    from .scheduler import Scheduler
+
+NEVER = float("inf")
+Key = tuple[int, int, int]
+"""Session, spec, first task: a chunk."""
+
+
+class Recovery:
+    """What is held until `until`, and what was said of chunks that are not here yet."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.held: list[Piece] = []
+        self.holdings: dict[Key, list[tuple[int, m.Holding]]] = {}  # with the daemon that said it
+        self.outcomes: dict[Key, list[tuple[int, m.Finished]]] = {}
+
+    def hold(self, pieces: list[Piece]) -> None:
+        """These were offered before. They wait; if the time is over, only until the next tick."""
+        self.held += pieces
+        self.until = min(self.until, 0.0) if self.until == NEVER else self.until
+
+    def remember_outcome(self, daemon: int, entry: m.Finished, sessions: Container[int]) -> bool:
+        """An outcome of a chunk that is not here. True: it may yet come, and the outcome is kept."""
+        if self.until in (NEVER, 0.0) or entry.session in sessions:
+            return False
+        self.outcomes.setdefault((entry.session, entry.outcome.spec, entry.outcome.first), []).append((daemon, entry))
+        return True
+
+    def remember_holding(self, daemon: int, holding: m.Holding, sessions: Container[int]) -> bool:
+        """A part of an inventory that speaks of a chunk that is not here. True: it may yet come."""
+        if self.until in (NEVER, 0.0) or holding.session in sessions:
+            return False
+        self.holdings.setdefault((holding.session, holding.spec, holding.first), []).append((daemon, holding))
+        return True
+
+    def drop_session(self, session: int) -> None:
+        """A session is over: nothing of it is held."""
+        self.held = [piece for piece in self.held if piece.chunk.spec.session != session]
+
+
+def restore(scheduler: Scheduler, snapshot: Snapshot) -> None:
+    """Build sessions, specs and chunks from what was stored; all of it is held, and no client is there yet."""
+    from .scheduler import Session
+
+    for stored in snapshot.sessions:
+        session = scheduler.sessions[stored.session] = Session(stored.session, stored.name, stored.host)
+        session.gone_at = scheduler.started_at
+        for spec, submitted, chunks in stored.specs:
+            state = SpecState(
+                stored.session, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits,
+                submitted=submitted,
+            )  # fmt: skip
+            session.specs[spec.spec] = state
+            scheduler.bodies.refer(spec.digest, spec.init)
+            for chunk, left in chunks:
+                chunk_state = state.chunks[chunk.first] = ChunkState(state, chunk, left)
+                scheduler.totals.submitted += count(left)
+                scheduler.recovery.hold([Piece(chunk_state, lo, hi, 1, False) for lo, hi in left])
+        for outcome in stored.outcomes:
+            session.outbox.add(Ended(outcome, 0, 0, outcome.lo, outcome.hi))
+    for digest, data in snapshot.bodies.items():
+        scheduler.bodies.put(digest, data)
+
+
+def match(scheduler: Scheduler, state: ChunkState) -> None:
+    """A chunk was offered again: what daemons have said of it counts now."""
+    recovery = scheduler.recovery
+    key = (state.spec.session, state.spec.number, state.chunk.first)
+    for instance, entry in recovery.outcomes.pop(key, ()):
+        daemon = scheduler.daemons.get(instance)
+        returns.finish(scheduler, daemon or DaemonState(instance, 0), entry)
+    for instance, holding in recovery.holdings.pop(key, ()):
+        daemon = scheduler.daemons.get(instance)
+        if daemon is not None:
+            adopt(scheduler, daemon, holding)
+
+
+def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None:
+    """A daemon holds this: it is its lease if nobody else has it; the rest it is asked to drop."""
+    state = scheduler.state(holding.session, holding.spec, holding.first)
+    known = daemon.leases.get(holding.fence)
+    unwanted: Ranges = holding.ranges
+    for lo, hi in known.ranges if known else ():
+        unwanted = subtract(unwanted, lo, hi)
+    if state is None:
+        if scheduler.recovery.remember_holding(daemon.instance, holding, scheduler.sessions):
+            return
+        if holding.session not in scheduler.sessions:
+            scheduler.do(Send(daemon.instance, m.Forget(holding.session)))
+            return
+    elif known is None or known.state is state:
+        free = [part for lo, hi in unwanted for part in overlap(state.ready, lo, hi)]
+        taken = state.move(free, Step.DISPATCHED)
+        if taken:
+            price_s = state.spec.pace.price_s()
+            attempt, solo = holding.attempt, holding.solo
+            daemon.add(Lease(holding.fence, daemon.instance, state, taken, attempt, solo, price_s))
+        for lo, hi in taken:
+            unwanted = subtract(unwanted, lo, hi)
+    for lo, hi in unwanted:
+        scheduler.do(Send(daemon.instance, m.Revoke(holding.fence, lo, hi)))
+
+
+def finish(scheduler: Scheduler) -> None:
+    """The wait is over: dispatch what nobody holds."""
+    recovery = scheduler.recovery
+    recovery.until = NEVER
+    held, recovery.held = recovery.held, []
+    for piece in held:
+        spec = piece.chunk.spec
+        ready = overlap(piece.chunk.ready, piece.lo, piece.hi)
+        if spec.limits.at_most_once:
+            returns.lose(scheduler, piece.chunk, ready, HUB_LOST)
+            continue
+        for lo, hi in ready:
+            scheduler.ready.push(spec.priority, spec.session, piece._replace(lo=lo, hi=hi))
+    for (session, _, _), outcomes in recovery.outcomes.items():
+        for instance, entry in outcomes:
+            outcome = entry.outcome
+            scheduler.deliveries.duplicate(session, Ended(None, instance, entry.fence, outcome.lo, outcome.hi))
+    for holdings in recovery.holdings.values():
+        for instance, holding in holdings:
+            if instance in scheduler.daemons:
+                scheduler.do(Send(instance, m.Forget(holding.session)))
+    recovery.outcomes, recovery.holdings = {}, {}

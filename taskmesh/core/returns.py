@@ -1,0 +1,166 @@
+"""Returns: what daemons say about their leases.
+
+- Ends once: what has ended is in no set any more, so a second outcome finds nothing to end, and is a duplicate.
+- Fences: a success counts from any dispatch of a task, a failure only from the lease that holds it now.
+- Blame: three runners that died over exactly one task fail it with `WorkerLost`; deaths of machines do not count.
+- at_most_once: what may have started is not started again, but lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import messages as m
+from . import recovery
+from .actions import Send
+from .leases import MACHINE_LOST, ChunkState, DaemonState, Lease, Piece
+from .lifecycle import Step
+from .outbox import Ended
+from .ranges import Ranges, count, covers, overlap, subtract
+
+if TYPE_CHECKING:
+    from .scheduler import Scheduler
+
+MAX_STRIKES = 3
+
+
+def on_done(scheduler: Scheduler, daemon: DaemonState, done: m.Done) -> None:
+    scheduler.hungry.add(daemon.instance)
+    for entry in done.entries:
+        finish(scheduler, daemon, entry)
+
+
+def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None:
+    """An outcome, of the lease that holds the tasks or of an earlier one."""
+    outcome = entry.outcome
+    lease = daemon.leases.get(entry.fence)
+    found = lease.take(outcome.lo, outcome.hi) if lease else []
+    if lease:
+        tasks = daemon.settle(lease, found)
+        daemon.finished += tasks
+        daemon.busy_s += entry.busy_s
+    origin = Ended(outcome, daemon.instance, entry.fence, outcome.lo, outcome.hi)
+    state = scheduler.state(entry.session, outcome.spec, outcome.first)
+    if state is None and scheduler.recovery.remember_outcome(daemon.instance, entry, scheduler.sessions):
+        return
+    moved: Ranges = []
+    if state is not None and outcome.hi <= state.chunk.count:
+        current = bool(lease and found and lease.state is state)
+        moved = _book(scheduler, state, outcome, current)
+    if not moved or state is None:
+        scheduler.deliveries.duplicate(entry.session, origin)
+        return
+    state.spec.pace.observe(outcome.hi - outcome.lo, entry.busy_s)
+    scheduler.deliver(state, outcome, origin)
+    if not lease or count(found) < count(moved):
+        scheduler.revoke(state, moved)  # a copy is elsewhere
+
+
+def _book(scheduler: Scheduler, state: ChunkState, outcome: m.Outcome, current: bool) -> Ranges:
+    """A success counts from any dispatch; a failure only from the lease that holds the task."""
+    ranges: Ranges = [(outcome.lo, outcome.hi)]
+    if outcome.form <= m.Form.EACH:
+        moved = state.move(ranges, Step.SUCCEEDED)
+        scheduler.totals.done += count(moved)
+    elif not current:
+        return []
+    elif outcome.form == m.Form.CANCELLED:
+        moved = state.move(ranges, Step.CANCELLED)
+        scheduler.totals.cancelled += count(moved)
+    else:
+        moved = state.move(ranges, Step.FAILED)
+        scheduler.totals.failed += count(moved)
+    return moved
+
+
+def _owned(scheduler: Scheduler, state: ChunkState) -> bool:
+    """Whether a chunk that a lease speaks of is wanted: its session may be over, or have begun anew since."""
+    owner = scheduler.sessions.get(state.spec.session)
+    return owner is not None and owner.specs.get(state.spec.number) is state.spec
+
+
+def on_strike(scheduler: Scheduler, daemon: DaemonState, strike: m.Strike) -> None:
+    scheduler.hungry.add(daemon.instance)
+    daemon.strikes += 1
+    lease = daemon.leases.get(strike.fence)
+    if lease is None:
+        return
+    found = lease.take(strike.lo, strike.hi)
+    daemon.settle(lease, found)
+    state = lease.state
+    if not found or not _owned(scheduler, state):
+        return
+    once = state.spec.limits.at_most_once
+    if strike.hi == strike.lo + 1:
+        state.strikes[strike.lo] += 1
+        once = once or state.strikes[strike.lo] >= MAX_STRIKES
+    if once and not covers(state.cancelling, strike.lo):
+        lose(scheduler, state, found, strike.report)
+    else:
+        requeue(scheduler, state, found, lease.attempt + 1, solo=True)
+
+
+def lose(scheduler: Scheduler, state: ChunkState, ranges: Ranges, report: bytes) -> None:
+    """These tasks are not tried again."""
+    moved = state.move(ranges, Step.LOST)
+    scheduler.totals.failed += count(moved)
+    for lo, hi in moved:
+        for offset in range(lo, hi):
+            spec, first = state.spec.number, state.chunk.first
+            scheduler.deliver(state, m.Outcome(spec, first, offset, offset + 1, m.Form.LOST, report))
+
+
+def requeue(
+    scheduler: Scheduler, state: ChunkState, ranges: Ranges, attempt: int, solo: bool, started: bool = False
+) -> None:
+    """Put ranges of a lease back, at the front of the queue; what was being cancelled is cancelled.
+
+    `started`: they may have started, so tasks that must not start twice are lost.
+    """
+    if not _owned(scheduler, state):
+        return
+    spec = state.spec
+    if started and spec.limits.at_most_once:
+        lose(scheduler, state, [part for lo, hi in ranges for part in overlap(state.leased, lo, hi)], MACHINE_LOST)
+        return
+    returned = state.move(ranges, Step.RETURNED)
+    scheduler.cancel_ready(state, [part for lo, hi in returned for part in overlap(state.cancelling, lo, hi)])
+    for lo, hi in reversed([part for a, b in returned for part in overlap(state.ready, a, b)]):
+        scheduler.ready.push(spec.priority, spec.session, Piece(state, lo, hi, attempt, solo), front=True)
+
+
+def on_give_back(scheduler: Scheduler, daemon: DaemonState, back: m.GiveBack) -> None:
+    scheduler.hungry.add(daemon.instance)
+    lease = daemon.leases.get(back.fence)
+    if lease is None:
+        return
+    found = [part for lo, hi in back.returned for part in lease.take(lo, hi)]
+    daemon.settle(lease, found)
+    state, spec = lease.state, lease.state.spec
+    requeue(scheduler, state, found, lease.attempt, lease.solo)
+    kept = [part for lo, hi in back.kept for part in overlap(state.cancelling, lo, hi)]
+    if kept and _owned(scheduler, state):
+        scheduler.do(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, kept)))
+
+
+def on_inventory(scheduler: Scheduler, daemon: DaemonState, inventory: m.Inventory) -> None:
+    """What a daemon that was away still holds: of its old leases the rest is lost, of the rest leases are made."""
+    scheduler.hungry.add(daemon.instance)
+    held = {holding.fence: holding.ranges for holding in inventory.holdings}
+    for lease in [daemon.leases[fence] for fence in daemon.stale if fence in daemon.leases]:
+        lost = lease.ranges
+        for lo, hi in held.get(lease.fence, []):
+            lost = subtract(lost, lo, hi)
+        take_back(scheduler, daemon, lease, lost, lease.attempt + 1, started=True)
+    daemon.stale.clear()
+    for holding in inventory.holdings:
+        recovery.adopt(scheduler, daemon, holding)
+
+
+def take_back(
+    scheduler: Scheduler, daemon: DaemonState, lease: Lease, ranges: Ranges, attempt: int, started: bool = False
+) -> None:
+    """Ranges of a lease are not with its daemon any more."""
+    found = [part for lo, hi in ranges for part in lease.take(lo, hi)]
+    daemon.settle(lease, found)
+    requeue(scheduler, lease.state, found, attempt, lease.solo, started)
