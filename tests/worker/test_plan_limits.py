@@ -50,8 +50,11 @@ def test_a_task_out_of_time_is_interrupted_and_then_its_runner_is_killed() -> No
     world.tick(1.0)
     seen(world, 1.0)
     world.expect(p.Interrupt(1, 0, 1), p.Lower(1, 0))
-    world.tick(1.0)
-    assert [type(a) for a in world.actions] == [p.Interrupt, p.Peek, p.Kill]
+    world.tick(0.25)
+    assert [type(a) for a in world.actions] == [p.Peek, p.Interrupt], "the first signal may have come too early"
+    world.actions.clear()
+    world.tick(0.75)
+    world.expect(p.Kill(1))
     world.actions.clear()
     world.happens(p.RunnerGone(1, (0, 1), REPORT))
     outcome = outcome_of(world)
@@ -88,7 +91,7 @@ def test_a_cancelled_task_that_runs_is_interrupted_and_ends_as_cancelled() -> No
     assert kept == [p.Report(m.GiveBack(1, [], [(0, 1)]))]
     assert p.Interrupt(1, 0, 2) in world.actions
     world.tick(2.0)
-    assert world.actions[-1] == p.Kill(1)
+    assert isinstance(world.actions[-1], p.Kill)
     world.actions.clear()
     world.happens(p.RunnerGone(1, (0, 1), REPORT))
     assert world.take(p.Report).message == m.Finished(1, SESSION, 0.0, m.Outcome(1, 0, 0, 1, m.Form.CANCELLED, b""))
@@ -137,9 +140,9 @@ def test_a_drain_gives_back_what_still_runs_when_its_time_is_over() -> None:
     world = running(m.NO_LIMITS)
     world.happens(p.Drain(3.0))
     world.tick(2.9)
-    assert p.Kill(1) not in world.actions
+    assert not any(isinstance(action, p.Kill) for action in world.actions)
     world.tick(0.1)
-    assert world.actions[-1] == p.Kill(1)
+    assert isinstance(world.actions[-1], p.Kill)
     world.actions.clear()
     world.happens(p.RunnerGone(1, (0, 1), REPORT))
     world.expect_report(m.GiveBack(1, [(0, 1)], []))

@@ -330,6 +330,8 @@ class Daemon:
         elif isinstance(action, p.End):
             runner.hang_up()
         else:
+            if self.plan.draining:
+                log.warning("runner %d (pid %s) still runs a task: ending it", number, runner.pid)
             runner.kill()
 
     def _send(self, runner: RunnerPipe, buffers: pipe.Buffers) -> None:
