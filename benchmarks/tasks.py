@@ -25,3 +25,16 @@ def pid_after(seconds: float) -> int:
     """Say which process ran this, late enough that a second worker gets its turn."""
     time.sleep(seconds)
     return os.getpid()
+
+
+def recorded_sleep(path: str, number: int, seconds: float) -> None:
+    """Say in a file which task starts in which process, then sleep."""
+    record(path, number)
+    time.sleep(seconds)
+
+
+def record(path: str, number: int) -> None:
+    """Append a number and this process to a file, in one write."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, b"%d %d\n" % (number, os.getpid()))
+    os.close(file)

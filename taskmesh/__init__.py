@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from .errors import (
     AddressError,
+    HubFull,
     HubUnreachable,
     InitializerFailed,
     MemoryLimitExceeded,
@@ -33,6 +34,7 @@ from .errors import (
     TaskInterrupted,
     TaskmeshError,
     TaskTimeout,
+    WindowFull,
     WorkerLost,
 )
 from .task import Task, TaskInfo, current_task, task
@@ -52,6 +54,7 @@ _LAZY = {
 __all__ = [
     "AddressError",
     "Future",
+    "HubFull",
     "HubUnreachable",
     "InitializerFailed",
     "MemoryLimitExceeded",
@@ -69,6 +72,7 @@ __all__ = [
     "TaskInterrupted",
     "TaskTimeout",
     "TaskmeshError",
+    "WindowFull",
     "WorkerLost",
     "__version__",
     "as_completed",

@@ -7,32 +7,34 @@ interpreter that exits waits for pending work through `atexit`, in `mesh`.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import secrets
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
 from . import __version__
+from .cancelling import Questions
 from .collector import Collector
 from .core import messages as m
-from .core.ranges import Ranges, covers
-from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, ClientSpec, SentChunk, Session
-from .errors import HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
+from .core.ranges import Ranges, add
+from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, WEIGHT, ClientSpec, Session
+from .errors import HubFull, HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
 from .futures import Future, settle_cancelled, settle_error
 from .outcomes import settle
 from .transport.loop import SPIN_S, Loop
 from .transport.membership import Membership
 from .transport.sockets import new_context
+from .transport.waker import Waker
+from .window import WINDOW, Window, in_event_loop
 
 log = logging.getLogger("taskmesh")
 
-CANCEL_WAIT_S = 1.0
+LOST_AFTER_S = 60.0
 NEVER = float("inf")
 GOODBYE_S = 1.0
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -44,6 +46,9 @@ class MapOwner(Protocol):
 
     def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None:
         """An outcome, and which of the offsets that it speaks of had not ended before."""
+
+    def refuse(self, first: int, left: Ranges, error: BaseException) -> None:
+        """These offsets of a chunk will never run."""
 
     def fail(self, error: BaseException) -> None:
         """There will be no more outcomes."""
@@ -90,7 +95,13 @@ class Place:
 
     def cancel(self, future: Future[Any]) -> bool:
         """Cancel one task if it certainly has not started."""
-        return self._client.cancel(self.spec, future)
+        self._client.cancel([future], interrupt=False)
+        return future.cancelled()
+
+    @property
+    def client(self) -> Client:
+        """The session."""
+        return self._client
 
 
 class Client:
@@ -106,9 +117,19 @@ class Client:
         Set for a private mesh: revives the hub.
     lost_after
         Seconds without a hub after which pending tasks fail; None: never (a private hub is revived).
+    window, window_timeout
+        See `window.Window`.
     """
 
-    def __init__(self, control: str, name: str, keeper: Keeper | None = None, lost_after: float | None = 60.0) -> None:
+    def __init__(
+        self,
+        control: str,
+        name: str,
+        keeper: Keeper | None = None,
+        lost_after: float | None = LOST_AFTER_S,
+        window: int = WINDOW,
+        window_timeout: float | None = None,
+    ) -> None:
         self.instance = secrets.randbits(64)
         self.control = control
         self.session: Session[Future[Any]] = Session()
@@ -119,10 +140,9 @@ class Client:
         self._lost_since: float | None = None
         self._context = new_context()
         self._loop = Loop(0.0 if keeper is None else SPIN_S)
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        self._loop.watch(self._wake_read, self._drain_wakes)
+        self._waker = Waker(self._loop)
+        self.wake = self._waker.wake
+        self.window = Window(window, window_timeout, lambda: self.session.weight, self._over)
         self._armed = False
         self._collector = Collector()
         self._due = 0.0  # when the registration or the link needs attention although nothing arrived
@@ -133,7 +153,7 @@ class Client:
         self._closing = False
         self._closed = False
         self._abandoned = False
-        self._answers: dict[tuple[int, int], threading.Event] = {}
+        self._questions = Questions()
         self._retired: deque[Spec] = deque()
         register = m.Register(
             "client",
@@ -199,6 +219,8 @@ class Client:
     def submit(self, place: Place, leaf: bytes) -> Future[Any]:
         """One more call; sends when the time has come (see `core.session`)."""
         spec = place.spec
+        if self.session.weight + len(leaf) > self.window.size - WEIGHT:
+            self._wait_for_room(len(leaf) + WEIGHT)
         with self.lock:
             if self.error is not None or self._closing:
                 self._require_open()
@@ -226,12 +248,23 @@ class Client:
         self, place: Place, leaves: list[bytes], items: list[int], grain: int, owner: MapOwner
     ) -> tuple[int, int]:
         """A chunk of map leaves; returns number of its first task, and how many."""
+        size = sum(map(len, leaves)) + WEIGHT * len(leaves)
+        if self.session.weight + size > self.window.size:
+            self._wait_for_room(size)
         with self.lock:
             self._require_open()
             self._seal(place.spec)
             submit = self.session.add_items(place.spec, leaves, items, grain, owner)
             self._send_unsent()
             return submit.chunk.first, submit.chunk.count
+
+    def _wait_for_room(self, size: int) -> None:
+        """What a callback submits is let through: its thread brings what the others wait for."""
+        if not self.in_receive_thread() and not self._over():
+            self.window.wait(size)
+
+    def _over(self) -> bool:
+        return self.error is not None or self._closing
 
     def flush(self, spec: Spec) -> None:
         """Send what is still being gathered of one function."""
@@ -280,65 +313,65 @@ class Client:
         stream = self.membership.stream
         if stream is None:
             raise HubUnreachable(f"not joined to {self.control}")
+        unsent = self.session.unsent
+        while unsent:  # by a caller that was stopped
+            stream.send(unsent[0])
+            unsent.popleft()
         for message in messages:
             stream.send(message)
         self._sent_at = monotonic()
         self.membership.pump(self._loop.now())
 
     def _send_unsent(self) -> None:
-        unsent = self.session.unsent
-        while unsent:
-            self._send([unsent[0]])
-            unsent.popleft()
-
-    def wake(self) -> None:
-        """Make the receive thread look at the time again."""
-        with self.lock:
-            if self._wake_write >= 0:
-                with contextlib.suppress(BlockingIOError):  # it is awake already
-                    os.write(self._wake_write, b"w")
+        if self.session.unsent:
+            self._send(())
 
     # ---- cancelling -----------------------------------------------------------------------------------------
 
-    def cancel(self, spec: Spec, future: Future[Any]) -> bool:
-        """See `Future.cancel`. Waits up to a second for the hub's word."""
-        key = (spec.number, future.number)
-        answer = threading.Event()
-        with self.lock:
-            self._seal(spec)
-            if self.error is not None:
-                return False
-            self._answers[key] = answer
-            offset = future._index
-            self._send([m.Cancel(spec.number, future._chunk.first, offset, offset + 1)])
-        if threading.current_thread() is not self._thread:
-            answer.wait(CANCEL_WAIT_S)
-        with self.lock:
-            self._answers.pop(key, None)
-        return future.cancelled()
+    def cancel(self, futures: Iterable[Future[Any]], interrupt: bool) -> None:
+        """Cancel tasks of this session; `interrupt`: also those that run.
 
-    def cancel_owner(self, owner: MapOwner) -> None:
-        """Cancel what has not started of a map; does not wait."""
-        self._cancel_where(lambda sent: sent.owner is owner)
+        Waits up to a second for the hub's word, but not in a callback or an event loop.
+        """
+        pending: dict[tuple[int, int], Future[Any]] = {}
+        wanted: dict[tuple[int, int], Ranges] = {}
+        for future in futures:
+            if not future.done():
+                pending[future._place.number, future.number] = future
+                chunk = (future._place.number, future._chunk.first)
+                wanted[chunk] = add(wanted.get(chunk, []), future._index, future._index + 1)
+        question = self._questions.ask(pending)
+        try:
+            self._send_cancels(wanted, interrupt)
+            if pending and not self.in_receive_thread() and not in_event_loop():
+                question.wait()
+        finally:
+            self._questions.forget(question, pending)
 
-    def cancel_all(self) -> None:
-        """Cancel everything that has not started; does not wait."""
-        self.flush_all()
-        self._cancel_where(lambda sent: True)
-
-    def _cancel_where(self, chosen: Callable[[SentChunk[Future[Any]]], bool]) -> None:
+    def _send_cancels(self, wanted: dict[tuple[int, int], Ranges], interrupt: bool) -> None:
         with self.lock:
             if self.error is not None:
                 return
-            self._send(
-                [
-                    m.Cancel(spec.number, first, lo, hi)
-                    for spec in self.session.specs.values()
-                    for first, sent in spec.sent.items()
-                    if chosen(sent)
-                    for lo, hi in sent.left
-                ]
-            )
+            messages: list[m.LinkMessage] = []
+            for (number, first), ranges in wanted.items():
+                spec = self.session.specs.get(number)
+                if spec is not None:
+                    self._seal(spec)
+                    messages += self.session.cancel(spec, first, ranges, interrupt)
+            self._send(messages)
+
+    def cancel_owner(self, owner: MapOwner) -> None:
+        """Cancel what has not started of a map; does not wait."""
+        with self.lock:
+            if self.error is None:
+                self._send(self.session.cancel_where(lambda sent: sent.owner is owner))
+
+    def cancel_all(self) -> None:
+        """Cancel everything that has not started; does not wait."""
+        with self.lock:
+            if self.error is None:
+                self.flush_all()
+                self._send(self.session.cancel_where(lambda sent: True))
 
     # ---- the receive thread ---------------------------------------------------------------------------------
 
@@ -352,20 +385,20 @@ class Client:
             self.membership.close(linger_ms=200)
             self._context.destroy(linger=200)
             self._loop.close()
-            self._close_wakes()
-
-    def _drain_wakes(self) -> None:
-        try:
-            os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            return
+            self._waker.close()
 
     def on_welcome(self, welcome: m.Registered) -> None:
-        """Joined. To a hub that does not know us, everything unsettled is offered again."""
+        """Joined. To a hub that does not know us, everything unsettled is offered again.
+
+        Called under the lock, which has been held since the link was made new: were a caller's chunk sent before what
+        is offered again, the hub would take the older chunks for repetitions.
+        """
         self._lost_since = None
         if not welcome.resume and self._welcomed.is_set():
-            log.warning("the hub at %s has no memory of this session; offering its tasks again", self.control)
-            with self.lock:
+            if self._closed:
+                self._send([m.Close()])
+            else:
+                log.warning("the hub at %s began anew; offering it what has not ended", self.control)
                 self._send(self.session.offer_again())
         self._welcomed.set()
 
@@ -382,21 +415,29 @@ class Client:
                 log.warning("no answer from the hub at %s; trying again", self.control)
 
     def on_message(self, message: m.LinkMessage) -> None:
-        """Outcomes, cancellations, or goodbye."""
+        """Outcomes, refusals, or goodbye."""
         if isinstance(message, m.Results):
             for outcome in message.outcomes:
                 self._on_outcome(outcome)
-            if self._closing:
-                self._note_settled()
+            self._after_settling()
         elif isinstance(message, m.Cancelled):
-            self._on_cancelled(message)
-        elif isinstance(message, m.Goodbye) and message.back and not self._closing:
-            log.warning("the hub at %s is going away for a while (%s); waiting for it", self.control, message.why)
-            self.membership.join_again()
+            self._questions.answered(message.spec, message.first, message.kept)
+        elif isinstance(message, m.Rejected):
+            self._on_rejected(message)
+            self._after_settling()
         elif isinstance(message, m.Goodbye):
+            if message.back and not self._closed:
+                log.warning("the hub at %s is going away for a while (%s); waiting for it", self.control, message.why)
+                self.membership.join_again()
+                return
             self._gone.set()
             if not self._closing:
                 self._fail(HubUnreachable(f"the hub at {self.control} has gone: {message.why}"))
+
+    def _after_settling(self) -> None:
+        self.window.changed()
+        if self._closing:
+            self._note_settled()
 
     def _note_settled(self) -> None:
         with self.lock:
@@ -417,19 +458,28 @@ class Client:
                 settle_cancelled(future)
         else:
             settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
-        self._wake_cancellers(spec, outcome.first, [(outcome.lo, outcome.hi)])
+        self._questions.answered(spec.number, outcome.first, delivery.fresh)
         if spec.retired and not spec.sent:
             self._retired.append(spec)
 
-    def _on_cancelled(self, message: m.Cancelled) -> None:
-        spec = self.session.specs.get(message.spec)
-        if spec is not None:
-            self._wake_cancellers(spec, message.first, message.kept)
-
-    def _wake_cancellers(self, spec: Spec, first: int, ranges: list[tuple[int, int]]) -> None:
-        for key, answer in list(self._answers.items()):
-            if key[0] == spec.number and covers(ranges, key[1] - first):
-                answer.set()
+    def _on_rejected(self, message: m.Rejected) -> None:
+        """The hub did not take a chunk."""
+        with self.lock:
+            spec = self.session.specs.get(message.spec)
+            rejected = self.session.rejected(message)
+        if spec is None or rejected is None:
+            return
+        sent, left = rejected
+        error = HubFull(f"the hub at {self.control} did not take tasks of {spec.name}: {message.why}")
+        if sent.owner is not None:
+            owner: MapOwner = sent.owner  # type: ignore[assignment]
+            owner.refuse(message.first, left, error)
+        for lo, hi in left:
+            for future in sent.waiters[lo:hi]:
+                settle_error(future, error)
+        self._questions.answered(spec.number, message.first, left)
+        if spec.retired and not spec.sent:
+            self._retired.append(spec)
 
     # ---- time -----------------------------------------------------------------------------------------------
 
@@ -492,27 +542,25 @@ class Client:
             if self.error is not None:
                 return
             self.error = error
-            waiting: list[Future[Any]] = []
-            owners: set[Any] = set()
-            for spec in self.session.specs.values():
-                for sent in spec.sent.values():
-                    waiting += sent.waiters
-                    owners.add(sent.owner)
-                if spec.open is not None:
-                    waiting += [future for _, future in spec.open.calls]
-                spec.sent.clear()
-                self.session.sealed(spec)
-        for owner in owners - {None}:
-            owner.fail(error)
+            waiting, owners = self.session.give_up()
+        for owner in owners:
+            owner.fail(error)  # type: ignore[attr-defined]  # a `MapOwner`
         for future in waiting:
             settle_error(future, error)
+        self._questions.end()
+        self.window.changed()
         self._settled.set()
         self._gone.set()
 
-    def wait_settled(self) -> None:
-        """Take no more calls, and wait until everything has ended."""
+    def stop_taking(self) -> None:
+        """Take no more calls."""
         with self.lock:
             self._closing = True
+        self.window.changed()
+
+    def wait_settled(self) -> None:
+        """Take no more calls, and wait until everything has ended."""
+        self.stop_taking()
         if self.error is None:
             self.flush_all()
             self._note_settled()
@@ -541,14 +589,7 @@ class Client:
         self._abandoned = True
         self.error = MeshClosed("this mesh belongs to the process that forked this one")
         self.lock = threading.RLock()  # the parent's may have been held by a thread that this process does not have
-        self._close_wakes()
-
-    def _close_wakes(self) -> None:
-        with self.lock:
-            fds, self._wake_read, self._wake_write = (self._wake_read, self._wake_write), -1, -1
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
+        self._waker.abandon()
 
 
 __all__ = ["Client", "MapOwner", "Place"]

@@ -76,6 +76,14 @@ class RegistrationRefused(HubUnreachable):
     """The hub refused this peer."""
 
 
+class WindowFull(TaskmeshError, TimeoutError):
+    """Too much is unsettled, so the call was not submitted."""
+
+
+class HubFull(TaskmeshError):
+    """The hub did not take the task, which was never started."""
+
+
 class MeshClosed(TaskmeshError, RuntimeError):
     """The mesh has been shut down."""
 

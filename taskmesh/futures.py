@@ -12,6 +12,7 @@ the new state.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -63,7 +64,8 @@ class Future(concurrent.futures.Future[T]):
     """The result of a task, when there is one: a `concurrent.futures.Future` that can also be awaited.
 
     Made by `submit`. `cancel()` succeeds while the task has certainly not started; it may wait up to a second for the
-    hub's word. `running()` is only an estimate everywhere but in the runner, and stays False here.
+    hub's word (not in a callback, and not in an event loop). `running()` is only an estimate everywhere but in the
+    runner, and stays False here.
     """
 
     _state: str = PENDING
@@ -134,22 +136,43 @@ class Future(concurrent.futures.Future[T]):
         raise TypeError("a Future cannot be the argument of a task: pass its result()")
 
     def __await__(self) -> Generator[Any, None, T]:
+        # Not `asyncio.wrap_future`: with a StopIteration as the exception it waits for ever on Python 3.11. Raised in
+        # this generator, it becomes a RuntimeError, as in any coroutine.
         import asyncio
 
-        self._place.flush()
-        return asyncio.wrap_future(self).__await__()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def end() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        def wake(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, so nobody waits
+                loop.call_soon_threadsafe(end)
+
+        self.add_done_callback(wake)
+        try:
+            yield from ended
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if self.cancelled():
+            raise asyncio.CancelledError
+        return self.result()
 
     def done(self) -> bool:
         """Whether the task has ended or was cancelled."""
         return self._state in _FINAL
 
     def cancel(self) -> bool:
-        """Cancel the task if it certainly has not started.
+        """Cancel the task if it certainly has not started. What runs goes on; see `Mesh.cancel` for that.
 
         Returns
         -------
         bool
-            True: it never will start. False: it has started, may have, or has ended.
+            True: it never will start. False: it has started, may have, or has ended. In a callback and in the thread of
+            an event loop, which do not wait for the hub's word, nearly always False; `cancelled()` tells later.
         """
         if self._state in _FINAL:
             return self._state != FINISHED

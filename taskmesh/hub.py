@@ -395,6 +395,8 @@ class Hub:
         now = self._loop.now()
         if self._journal is not None:
             self._journal.close()
+            self._journal = None
+            self._act(a.Stop(), now)
         present = list(self._lanes.by_instance.values())
         lanes = [*present, *(lane for _, lane in self._leaving)]
         for lane in lanes:

@@ -94,11 +94,11 @@ class Source:
 
 
 class _Part(NamedTuple):
-    """Offsets `[lo, hi)` of an outcome: all of it, unless a part of it had come before."""
+    """Offsets `[lo, hi)` of an outcome: all of it, unless a part of it had come before. Or why they never ran."""
 
     lo: int
     hi: int
-    outcome: m.Outcome
+    outcome: m.Outcome | BaseException
 
 
 class _Chunk:
@@ -196,7 +196,13 @@ class MapRun:
 
     def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None:
         """Called by the receive thread."""
-        first = outcome.first
+        self._arrived(outcome.first, fresh, outcome)
+
+    def refuse(self, first: int, left: Ranges, error: BaseException) -> None:
+        """Called by the receive thread: the hub did not take a chunk."""
+        self._arrived(first, left, error)
+
+    def _arrived(self, first: int, fresh: Ranges, outcome: m.Outcome | BaseException) -> None:
         with self._changed:
             chunk = self._by_first.get(first)
             for lo, hi in fresh:
@@ -272,6 +278,8 @@ class MapRun:
     def _open(self, part: _Part) -> tuple[list[Any], BaseException | None]:
         """The values in a part, and what comes after them when it is an error."""
         name, outcome = self._place.name, part.outcome
+        if isinstance(outcome, BaseException):
+            return [], outcome
         if outcome.form == m.Form.CANCELLED:
             return [], CancelledError()
         if outcome.form >= m.Form.ERROR:

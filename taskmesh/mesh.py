@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from .callables import ByObject, pack_initializer, unwrap
-from .client import Client, Place
+from .client import LOST_AFTER_S, Client, Place
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
 from .launch import PrivateHub
@@ -31,6 +31,7 @@ from .mapping import LEAF_ITEMS, MapRun, Source
 from .task import Task, TaskOptions, call_object, in_runner, task_name
 from .transport.diagnosis import diagnose
 from .transport.endpoints import Address, parse_address
+from .window import WINDOW
 from .wire.payload import digest_of, dump_body, dump_call
 
 P = ParamSpec("P")
@@ -63,6 +64,11 @@ class Mesh(concurrent.futures.Executor):
         fail with `InitializerFailed`.
     connect_timeout
         Seconds to wait for a hub to answer.
+    window
+        Bytes of calls that may be unsettled (256 MiB by default); then `submit` and `map` wait until some have ended.
+        A call counts as its pickled arguments and 512 bytes more; so does each group of items that `map` pickles.
+    window_timeout
+        Seconds that they wait before they raise `WindowFull`; None: as long as it takes.
 
     Raises
     ------
@@ -86,6 +92,8 @@ class Mesh(concurrent.futures.Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         connect_timeout: float = 10.0,
+        window: int = WINDOW,
+        window_timeout: float | None = None,
     ) -> None:
         _forbid_in_runner()
         self._shutdown_lock = threading.Lock()
@@ -96,6 +104,11 @@ class Mesh(concurrent.futures.Executor):
         self._closed = False
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {type(initializer).__name__}")
+        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+            raise ValueError(f"window must be a whole number of bytes from 1 on, not {window!r}")
+        if window_timeout is not None and not window_timeout >= 0:
+            raise ValueError(f"window_timeout must be None or seconds from 0 on, not {window_timeout!r}")
+        self._window = (window, window_timeout)
         self._init = pack_initializer(initializer, initargs)
         if address is None:
             self._start_private(workers, connect_timeout)
@@ -115,7 +128,7 @@ class Mesh(concurrent.futures.Executor):
         self.address = "private"
         self._private = PrivateHub(self._max_workers)
         try:
-            self._client = Client(self._private.control, _session_name(), self._private, None)
+            self._client = Client(self._private.control, _session_name(), self._private, None, *self._window)
             self._private.wait_ready()
             self._client.start(max(timeout, 10.0))
         except BaseException:
@@ -127,7 +140,7 @@ class Mesh(concurrent.futures.Executor):
     def _join(self, address: Address, timeout: float) -> None:
         self._max_workers = default_workers()  # what others size their batches by; the hub's daemons come and go
         self.address = str(address)
-        client = Client(address.control, _session_name())
+        client = Client(address.control, _session_name(), None, LOST_AFTER_S, *self._window)
         try:
             client.start(timeout)
         except HubUnreachable as error:
@@ -164,6 +177,9 @@ class Mesh(concurrent.futures.Executor):
             The function or an argument cannot be pickled.
         MeshClosed
             (a `RuntimeError`) After `shutdown`.
+        WindowFull
+            (a `TimeoutError`) Too much is unsettled: within `window_timeout`, or at once in the thread of an event
+            loop, which must not be blocked.
         """
         known = self._places.get(id(fn))
         if known is None or known[0]() is not fn:
@@ -234,6 +250,40 @@ class Mesh(concurrent.futures.Executor):
                 self._client.retire(place)
         return chain.from_iterable(_keep(run.batches(), fn))
 
+    def cancel(self, futures: Future[Any] | Iterable[Future[Any]], *, interrupt: bool = False) -> int:
+        """Cancel tasks that have not started, and with `interrupt` those that run.
+
+        Waits up to a second for the hub's word, but not in a callback or in the thread of an event loop.
+
+        Parameters
+        ----------
+        futures
+            One or many, of this mesh.
+        interrupt
+            Running tasks are interrupted as well: `TaskInterrupted` is raised in them, and one that does not end soon
+            after is ended with its runner. Their futures are cancelled when they have ended, which may be after the
+            return.
+
+        Returns
+        -------
+        int
+            How many of them are cancelled by now.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Something else than a future of this mesh.
+        """
+        chosen = [futures] if isinstance(futures, concurrent.futures.Future) else list(futures)
+        for future in chosen:
+            if not isinstance(future, Future):
+                raise TypeError(f"cancel takes futures of this mesh, not {type(future).__name__}")
+            if not isinstance(future._place, Place) or future._place.client is not self._client:
+                raise ValueError(f"task {future.id} of {future._place.name} belongs to another mesh")
+        assert self._client is not None
+        self._client.cancel(chosen, interrupt)
+        return sum(future.cancelled() for future in chosen)
+
     def _place(self, function: Any, fn: Any) -> Place:
         """The spec of a function, made at its first use and forgotten after its last."""
         key = id(function)
@@ -277,8 +327,7 @@ class Mesh(concurrent.futures.Executor):
             if cancel_futures:
                 client.cancel_all()
             if not wait:
-                with client.lock:
-                    client._closing = True
+                client.stop_taking()
                 threading.Thread(target=self.shutdown, name="taskmesh-shutdown").start()
                 return
             client.wait_settled()
@@ -300,12 +349,7 @@ class Mesh(concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> bool | None:
-        if self._tokens:
-            token = self._tokens.pop()
-            try:
-                _entered.reset(token)
-            except ValueError:  # left in another context than it was entered in
-                _entered.set(tuple(mesh for mesh in _entered.get() if mesh is not self))
+        self._leave()
         try:
             # Ctrl-C means stop: what has not started is not started any more.
             self.shutdown(cancel_futures=kind is not None and issubclass(kind, KeyboardInterrupt))
@@ -313,6 +357,27 @@ class Mesh(concurrent.futures.Executor):
             self._close()
             raise
         return None
+
+    def _leave(self) -> None:
+        if self._tokens:
+            token = self._tokens.pop()
+            try:
+                _entered.reset(token)
+            except ValueError:  # left in another context than it was entered in
+                _entered.set(tuple(mesh for mesh in _entered.get() if mesh is not self))
+
+    async def __aenter__(self) -> Mesh:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        """As `__exit__`, in a thread, so that the event loop goes on. Whoever is cancelled cancels what waits."""
+        import asyncio
+
+        self._leave()
+        stop = kind is not None and issubclass(kind, KeyboardInterrupt | asyncio.CancelledError)
+        await asyncio.to_thread(self.shutdown, cancel_futures=stop)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"

@@ -48,12 +48,15 @@ class TaskOptions:
     memory : int or str or None
         How much memory its runner may have while it runs, in bytes or like "2GiB"; above it, the task fails with
         `MemoryLimitExceeded`. None: what the worker allows.
+    at_most_once : bool
+        Never start a task twice: where it may have started and its worker is lost, it fails with `WorkerLost`.
     """
 
     name: str | None = None
     priority: int = 0
     timeout: float | None = None
     memory: int | str | None = None
+    at_most_once: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
@@ -71,11 +74,14 @@ class TaskOptions:
             if isinstance(self.memory, bool) or not isinstance(self.memory, int | str):
                 raise TypeError(f"memory must be bytes or a text like '2GiB', not {self.memory!r}")
             parse_size(self.memory)
+        if not isinstance(self.at_most_once, bool):
+            raise TypeError(f"at_most_once must be True or False, not {self.at_most_once!r}")
 
     @property
     def limits(self) -> Limits:
         """What each task may take, as it travels."""
-        return Limits(float(self.timeout or 0.0), parse_size(self.memory) if self.memory is not None else 0)
+        memory = parse_size(self.memory) if self.memory is not None else 0
+        return Limits(float(self.timeout or 0.0), memory, self.at_most_once)
 
 
 def _options(base: TaskOptions, given: dict[str, Any]) -> TaskOptions:
@@ -125,7 +131,7 @@ class Task(Generic[P, R]):
                 found = getattr(found, part, None)
             if found is self:
                 return qualname
-        return Task, (self.function, self.task_options)
+        return _rebuild_task, (self.function, self.task_options)
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Submit one call to the current mesh: see `taskmesh.current_mesh`.
@@ -179,6 +185,10 @@ def _by_value(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in by_value_modules())
 
 
+def _rebuild_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
+    return Task(function, options)
+
+
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
@@ -188,6 +198,7 @@ def task(
     priority: int = 0,
     timeout: float | None = None,
     memory: int | str | None = None,
+    at_most_once: bool = False,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a task: `@task`, or `@task(name="…", priority=…)`.

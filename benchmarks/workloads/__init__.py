@@ -1,6 +1,6 @@
 """One file per workload, and the registry. To add one: write the file, and name its Workload here."""
 
-from benchmarks.workloads import w1_calls, w2_latency, w3_map, w6_makespan, w7_startup, w9_hub_alone
+from benchmarks.workloads import w1_calls, w2_latency, w3_map, w6_makespan, w7_startup, w8_killed_worker, w9_hub_alone
 from benchmarks.workloads.base import Workload
 
 WORKLOADS: dict[str, Workload] = {
@@ -12,6 +12,7 @@ WORKLOADS: dict[str, Workload] = {
         w3_map.W3,
         w6_makespan.W6,
         w7_startup.W7,
+        w8_killed_worker.W8,
         w9_hub_alone.W9,
     )
 }

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3
     REFUSED = 4
     ADDRESS = 5
+    STORE = 6
 
 
 class CommandError(Exception):

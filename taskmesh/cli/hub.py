@@ -7,12 +7,15 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import AddressError
+from ..core.scheduler import SESSION_GRACE_S
+from ..errors import AddressError, StoreError
+from ..store import default_store_url, open_store, store_path
 from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
 from .exits import CommandError, ExitCode
 from .guard import HUB_RISK, private_directory, require_local
@@ -54,6 +57,25 @@ def hub(
             f"[dim]\\[default: {LANE_PORTS[0]}-{LANE_PORTS[1]}; any free ones with port 0][/]",
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="TASKMESH_STORE",
+            help="Where to keep accepted work, so that a hub that was killed goes on where it was: "
+            "sqlite:///ABSOLUTE/PATH, or memory for nowhere. "
+            "[dim]\\[default: a file for each port in ~/.local/state/taskmesh; memory with port 0][/]",
+        ),
+    ] = None,
+    session_grace: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            envvar="TASKMESH_SESSION_GRACE",
+            min=0.0,
+            help="How long a client that was cut off may stay away before its work is cancelled.",
+        ),
+    ] = SESSION_GRACE_S,
     insecure: Insecure = False,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -61,15 +83,22 @@ def hub(
 
     Prints one line with its address when it can be joined.
 
-    Ctrl-C or SIGTERM drains: new sessions are refused, what was submitted is finished. A second one stops
-    at once.
+    Ctrl-C drains: new sessions are refused, what was submitted is finished. A second one stops at once. SIGTERM
+    stops at once when the work is stored: the next hub there goes on with it, and clients and workers wait for that.
+    Without a store it drains as well.
     """
     set_up(log_level)
     address = resolve(parse_address(listen, port_zero=True))
     ports = _lanes(address, lanes)
     require_local(address, insecure, HUB_RISK)
     with _alone(address):
-        raise typer.Exit(_serve(address, ports))
+        raise typer.Exit(_serve(address, ports, store or _default_store(address), session_grace))
+
+
+def _default_store(address: Address) -> str:
+    if address.scheme == "tcp" and not address.port:
+        return "memory"  # nobody would find a hub on another port again
+    return default_store_url(address.host if address.scheme == "ipc" else address.port)
 
 
 def _lanes(address: Address, text: str | None) -> tuple[int, int] | None:
@@ -135,9 +164,10 @@ def _sweep(directory: Path) -> None:
 class HubService:
     """A hub, as far as stopping it goes."""
 
-    def __init__(self, hub: Hub, loop: Loop) -> None:
+    def __init__(self, hub: Hub, loop: Loop, stored: bool) -> None:
         self._hub = hub
         self._loop = loop
+        self.stored = stored
 
     def drain(self) -> None:
         """Take no new sessions."""
@@ -160,30 +190,34 @@ class HubService:
         return f"{plural(tasks, 'task')} left: {where}"
 
 
-def _serve(address: Address, lanes: tuple[int, int] | None) -> int:
+def _serve(address: Address, lanes: tuple[int, int] | None, store: str, session_grace: float) -> int:
     from ..hub import Hub, HubConfig
     from ..transport.loop import Loop
     from ..transport.sockets import new_context
     from .service import Stopper
 
     context, loop = new_context(), Loop()
+    stored = store_path(store) is not None
+    opened = partial(open_store, store) if stored else None
     try:
-        hub = Hub(HubConfig(address, lanes), context, loop)
-    except AddressError as error:
+        hub = Hub(HubConfig(address, lanes, grace_s=session_grace, store=opened), context, loop)
+    except (AddressError, StoreError) as error:
         context.destroy(linger=0)
-        raise CommandError(ExitCode.ADDRESS, str(error)) from None
-    stopper = Stopper(loop, HubService(hub, loop), "and what is left is not run")
-    print(f"taskmesh hub is ready at {hub.address}{_remarks(address, lanes)}", flush=True)
+        code = ExitCode.STORE if isinstance(error, StoreError) else ExitCode.ADDRESS
+        raise CommandError(code, str(error)) from None
+    cost = "and what is left runs when a hub is started here again" if stored else "and what is left is not run"
+    stopper = Stopper(loop, HubService(hub, loop, stored), cost)
+    print(f"taskmesh hub is ready at {hub.address}{_remarks(address, lanes, store)}", flush=True)
     loop.run()
-    hub.close("the hub was stopped" if stopper.exit_code else "the hub was shut down")
+    unfinished = stored and not hub.drained
+    hub.close("the hub was stopped" if unfinished or stopper.exit_code else "the hub was shut down", back=unfinished)
     context.destroy()
     return stopper.exit_code
 
 
-def _remarks(address: Address, lanes: tuple[int, int] | None) -> str:
-    if address.scheme != "tcp":
-        return ""
-    remarks = [f"lanes {lanes[0]}-{lanes[1]}"] if lanes else []
+def _remarks(address: Address, lanes: tuple[int, int] | None, store: str) -> str:
+    remarks = [f"lanes {lanes[0]}-{lanes[1]}"] if lanes and address.scheme == "tcp" else []
+    remarks.append("work is kept in memory only" if store == "memory" else f"work is kept in {store_path(store)}")
     if address.host in ("0.0.0.0", "::"):
         remarks.insert(0, "every address of this machine")
     return f" ({'; '.join(remarks)})" if remarks else ""

@@ -1,5 +1,7 @@
 """How a hub or a worker stops: the first Ctrl-C or SIGTERM drains, the second stops at once.
 
+A hub whose work is stored stops at once at SIGTERM: whoever manages services wants a restart, and not a wait.
+
 Signals wake the loop through a pipe, so that a drain begins at once and between two rounds, never inside one.
 """
 
@@ -22,6 +24,10 @@ NEVER = float("inf")
 
 class Service(Protocol):
     """What can be drained."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether stopping at once loses nothing, because somebody goes on later."""
 
     def drain(self) -> None:
         """Take nothing new, finish what is there."""
@@ -78,6 +84,10 @@ class Stopper:
             self._loop.stopping = True
             for known in SIGNALS:
                 signal.signal(known, signal.SIG_DFL)  # whatever hangs now: a third one ends it
+            return
+        if number == signal.SIGTERM and self._service.stored:
+            notices.info("stopping; what is left is stored, and goes on when a hub is started here again")
+            self._loop.stopping = True
             return
         self._draining = True
         self._service.drain()

@@ -188,6 +188,8 @@ def _serve(
 class WorkerService:
     """A daemon, as far as stopping it goes."""
 
+    stored = False  # what runs here is nowhere else
+
     def __init__(self, daemon: Daemon, timeout_s: float) -> None:
         self._daemon = daemon
         self._timeout_s = timeout_s

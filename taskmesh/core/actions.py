@@ -62,7 +62,11 @@ class Drain(NamedTuple):
     """Take no new sessions; finish what those that are there have submitted, and still submit."""
 
 
-Event = Received | Joined | LaneDown | NoLane | Delivered | Committed | StoreFails | Tick | Drain
+class Stop(NamedTuple):
+    """The hub ends, and everything it had for its store is committed."""
+
+
+Event = Received | Joined | LaneDown | NoLane | Delivered | Committed | StoreFails | Tick | Drain | Stop
 
 
 class Send(NamedTuple):

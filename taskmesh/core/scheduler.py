@@ -14,6 +14,7 @@ Events come in, actions come out; the hub's shell owns sockets and clocks. The r
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +40,7 @@ from .actions import (
     Received,
     Refuse,
     Send,
+    Stop,
     StoreFails,
     Tick,
 )
@@ -146,6 +148,7 @@ class Scheduler:
             StoreFails: self._on_store_fails,
             Tick: self._on_tick,
             Drain: self._on_drain,
+            Stop: self._on_stop,
         }
         self._from_client: dict[type[Any], Callable[[Session, Any], None]] = {
             m.Spec: self._on_spec,
@@ -328,6 +331,11 @@ class Scheduler:
 
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
+
+    def _on_stop(self, event: Stop, now: float) -> None:
+        """Tell daemons what they may forget: they need not wait for the next hub because of it."""
+        self.deliveries.on_committed(Committed(sys.maxsize), now)
+        self.deliveries.tick()
 
     # ---- messages -------------------------------------------------------------------------------------------
 

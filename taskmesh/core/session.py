@@ -10,11 +10,15 @@ what they did not.
 
 Rules: a chunk is sent when nothing was sent for 1 ms (a lone call goes at once), or when 512 tasks or 64 KiB wait;
 the receive thread sends the rest within 1 ms. (One message per task cost ten times as much.)
+
+What is unsettled is weighed, so that a shell can make callers wait (`window`): the bytes of its payload until its chunk
+has ended, and 512 bytes for each call (each leaf of a map) for what is kept around it here and at the hub.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -26,6 +30,7 @@ from .ranges import Ranges, count, overlap, subtract
 CHUNK_TASKS = 512
 CHUNK_BYTES = 64 * 1024
 LINGER_S = 0.001
+WEIGHT = 512  # bytes that a call, or a leaf of a map, is counted as besides its payload
 
 W = TypeVar("W")
 
@@ -45,12 +50,23 @@ class OpenChunk(Generic[W]):
 
 @dataclass(slots=True, eq=False)
 class SentChunk(Generic[W]):
-    """A chunk that is with the hub. `waiters` is empty for a map, whose `owner` takes the outcomes."""
+    """A chunk that is with the hub. `waiters` is empty for a map, whose `owner` takes the outcomes.
+
+    It weighs `fixed` bytes until it has ended, and `each` more for each task that has not. `cancels` is what was asked
+    of the hub about it.
+    """
 
     chunk: Chunk
     waiters: list[W]
     owner: object | None
     left: Ranges
+    fixed: int
+    each: int
+    cancels: list[m.Cancel] = field(default_factory=list)
+
+    def weight(self) -> int:
+        """How much of the window it takes, in bytes."""
+        return self.fixed + self.each * count(self.left) if self.left else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -90,10 +106,11 @@ class Session(Generic[W]):
         self.specs: dict[int, ClientSpec[W]] = {}
         self._numbers = 0
         self._bodies_sent: dict[bytes, int] = {}  # digest: how many specs refer to it
+        self.weight = 0  # of all that is sent and unsettled, in bytes
         self.filling: set[ClientSpec[W]] = set()
-        self.unsent: deque[m.LinkMessage] = (
-            deque()
-        )  # composed, but the caller may have been stopped before it sent them
+        # Composed, but the caller may have been stopped before it sent them. They go before anything that is newer:
+        # the hub takes the chunks of a spec in order.
+        self.unsent: deque[m.LinkMessage] = deque()
 
     # ---- specs ----------------------------------------------------------------------------------------------
 
@@ -163,8 +180,15 @@ class Session(Generic[W]):
         leaves = [leaf for leaf, _ in opened.calls]
         sizes = pack_sizes([len(leaf) for leaf in leaves])
         chunk = Chunk(opened.first, 0, len(leaves), sizes, b"", 1, b"".join(leaves))
-        spec.sent[chunk.first] = SentChunk(chunk, [waiter for _, waiter in opened.calls], None, [(0, chunk.count)])
+        waiters = [waiter for _, waiter in opened.calls]
+        if chunk.first not in spec.sent:
+            self._keep(spec, SentChunk(chunk, waiters, None, [(0, chunk.count)], len(chunk.payload), WEIGHT))
         return m.Submit(spec.number, chunk)
+
+    def _keep(self, spec: ClientSpec[W], sent: SentChunk[W]) -> None:
+        weight, first = sent.weight(), sent.chunk.first
+        spec.sent[first] = sent  # an interrupt comes with a call, so these two happen together
+        self.weight += weight
 
     def sealed(self, spec: ClientSpec[W]) -> None:
         """The message of `seal` is on the link: the next call opens a new chunk."""
@@ -184,8 +208,9 @@ class Session(Generic[W]):
         )  # fmt: skip
         spec.next += chunk.count
         submit = m.Submit(spec.number, chunk)
+        fixed = len(chunk.payload) + WEIGHT * len(leaves)
         self.unsent.append(submit)
-        spec.sent[chunk.first] = SentChunk(chunk, [], owner, [(0, chunk.count)])
+        self._keep(spec, SentChunk(chunk, [], owner, [(0, chunk.count)], fixed, 0))
         return submit
 
     # ---- settling -------------------------------------------------------------------------------------------
@@ -200,7 +225,7 @@ class Session(Generic[W]):
         fresh = overlap(chunk.left, outcome.lo, outcome.hi)
         if not fresh:
             return None
-        self._settle(spec, chunk, outcome.lo, outcome.hi)
+        self._settle(spec, chunk, fresh)
         return Delivery(spec, chunk, outcome.lo, outcome.hi, outcome.form, outcome.blob, fresh)
 
     def _seen(self, spec: ClientSpec[W], first: int) -> None:
@@ -208,10 +233,48 @@ class Session(Generic[W]):
         if spec.open is not None and spec.open.first == first:
             self.sealed(spec)
 
-    def _settle(self, spec: ClientSpec[W], chunk: SentChunk[W], lo: int, hi: int) -> None:
-        chunk.left = subtract(chunk.left, lo, hi)
-        if not chunk.left:
-            spec.sent.pop(chunk.chunk.first, None)
+    def _settle(self, spec: ClientSpec[W], sent: SentChunk[W], ended: Ranges) -> None:
+        for lo, hi in ended:
+            sent.left = subtract(sent.left, lo, hi)
+            self.weight -= sent.each * (hi - lo)
+        if not sent.left:
+            del spec.sent[sent.chunk.first]
+            self.weight -= sent.fixed
+
+    def rejected(self, message: m.Rejected) -> tuple[SentChunk[W], Ranges] | None:
+        """The hub did not take a chunk: book it as ended. Returns it, and what of it had not ended before."""
+        spec = self.specs.get(message.spec)
+        sent = spec.sent.get(message.first) if spec else None
+        if spec is None or sent is None:
+            return None
+        self._seen(spec, message.first)
+        left = sent.left
+        self._settle(spec, sent, left)
+        return sent, left
+
+    # ---- cancelling -----------------------------------------------------------------------------------------
+
+    def cancel(self, spec: ClientSpec[W], first: int, ranges: Ranges, interrupt: bool = False) -> list[m.Cancel]:
+        """Ask the hub to cancel what has not ended of `ranges` in a chunk; remembered, should the hub forget it."""
+        sent = spec.sent.get(first)
+        if sent is None:
+            return []
+        parts = [part for lo, hi in ranges for part in overlap(sent.left, lo, hi)]
+        cancels = [m.Cancel(spec.number, first, lo, hi, interrupt) for lo, hi in parts]
+        sent.cancels += [cancel for cancel in cancels if cancel not in sent.cancels]
+        return cancels
+
+    def cancel_where(self, chosen: Callable[[SentChunk[W]], bool]) -> list[m.Cancel]:
+        """Ask the hub to cancel what has not started of the chosen chunks."""
+        return [
+            cancel
+            for spec in self.specs.values()
+            for first, sent in spec.sent.items()
+            if chosen(sent)
+            for cancel in self.cancel(spec, first, sent.left)
+        ]
+
+    # ---- the hub is another, or gone ------------------------------------------------------------------------
 
     def offer_again(self) -> list[m.LinkMessage]:
         """Everything unsettled, for a hub that has forgotten this session."""
@@ -222,7 +285,28 @@ class Session(Generic[W]):
             self._count_bodies(spec)
             for sent in spec.sent.values():
                 messages.append(m.Submit(spec.number, sent.chunk, sent.left))
+                messages += sent.cancels
+            if spec.open is not None and spec.open.first in spec.sent:
+                self.sealed(spec)  # its caller was stopped before it had sent it
+        self.unsent.clear()  # all of it is among these messages, and a chunk must not come after a newer one
         return messages
+
+    def give_up(self) -> tuple[list[W], list[object]]:
+        """Nothing will end any more: forget all that is unsettled. Returns waiters, and owners of maps."""
+        waiters: list[W] = []
+        owners: dict[int, object] = {}
+        for spec in self.specs.values():
+            for sent in spec.sent.values():
+                if sent.owner is not None:
+                    owners[id(sent.owner)] = sent.owner
+                waiters += sent.waiters
+            if spec.open is not None and spec.open.first not in spec.sent:
+                waiters += [waiter for _, waiter in spec.open.calls]
+            spec.sent.clear()
+            self.sealed(spec)
+        self.unsent.clear()
+        self.weight = 0
+        return waiters, list(owners.values())
 
     @property
     def unsettled(self) -> int:
@@ -238,6 +322,9 @@ class Session(Generic[W]):
         LocalProtocolError
             They contradict each other.
         """
+        weight = sum(sent.weight() for spec in self.specs.values() for sent in spec.sent.values())
+        if weight != self.weight:
+            raise LocalProtocolError(f"what is unsettled weighs {weight} bytes, not {self.weight}")
         for spec in self.specs.values():
             if (spec.open is not None) != (spec in self.filling):
                 raise LocalProtocolError(f"spec {spec.number} is open and not filling, or the reverse")

@@ -22,6 +22,7 @@ from .sockets import Context, Socket, close, connect, disconnect_monitor, get, m
 
 HEARTBEAT_S = 1.0
 REPLY_TIMEOUT_S = 2.0
+REGISTER_AGAIN_S = 0.15  # the reply may be lost with its connection, and the hub waits 0.5 s for us
 KEEPER_HEARTBEAT_S = 0.5  # of a daemon: two may go unanswered before it holds
 KEEPER_PATIENCE_S = 0.7  # a daemon asks again when a heartbeat was not answered for so long
 EAGER_S = 0.05  # between heartbeats while nothing may start before one is answered
@@ -35,7 +36,7 @@ class Owner(Protocol):
     """Who joins: told of what arrives."""
 
     def on_welcome(self, welcome: m.Registered) -> None:
-        """Registered; without `resume` the hub knows nothing of us."""
+        """Registered; without `resume` the link is new. Under the lock: what is sent here goes before all else."""
 
     def on_message(self, message: m.LinkMessage) -> None:
         """A message from the hub, in order, once."""
@@ -97,8 +98,9 @@ class Membership:
         self._outbox: Socket | None = None
         self._asked_at = -NEVER  # when the request that waits for its reply was sent
         self._waiting = False
+        self._join_patience_s = REGISTER_AGAIN_S  # until an unanswered Register is repeated
         self._heartbeat_at = 0.0
-        self._answered_at = 0.0
+        self._answered_at = loop.now()
         self._full_until = 0.0
         self._open_control()
 
@@ -136,6 +138,7 @@ class Membership:
         self.touched = True
         self._attempt += 1
         self._waiting = False
+        self._join_patience_s = REGISTER_AGAIN_S
         self._asked_at = -NEVER
 
     def _read_control(self) -> None:
@@ -190,9 +193,9 @@ class Membership:
                 self.stream.renew(welcome.incarnation, welcome.epoch, welcome.seen if resume else None, now)
             self._open_lane(welcome)
             self.registered = True
-        self._answered_at = now
-        self._heartbeat_at = now + self._beat_s
-        self._owner.on_welcome(welcome._replace(resume=resume))
+            self._answered_at = now
+            self._heartbeat_at = now + self._beat_s
+            self._owner.on_welcome(welcome._replace(resume=resume))
         if self._silence is not None:
             self._silence.registered(again, resume, self.stream.link.last)
             if self._silence.holding:
@@ -297,6 +300,7 @@ class Membership:
         if self._waiting and now - self._asked_at > self._wait_s():
             self._waiting = False
             self._heartbeat_at = now
+            self._join_patience_s = min(2 * self._join_patience_s, REPLY_TIMEOUT_S)
             if now - self._answered_at > REPLY_TIMEOUT_S:
                 self._owner.on_lost()
         if not self.registered:
@@ -315,14 +319,16 @@ class Membership:
                 self.stream.link.on_time(now)
 
     def _wait_s(self) -> float:
-        """How long to wait for the reply to what was asked last."""
-        return self._patience_s if self.registered else REPLY_TIMEOUT_S
+        """How long to wait for the reply to what was asked last. Registering, twice as long each time, because the
+        reply to a request that was repeated is dropped.
+        """
+        return self._patience_s if self.registered else self._join_patience_s
 
     def next_deadline(self) -> float:
         """When `read`, `on_time` or `pump` is due."""
         deadline = NEVER if self._silence is None else self._loop.now() + self._silence.left_s()
         if not self.registered:
-            return deadline if self._refused else min(deadline, self._asked_at + REPLY_TIMEOUT_S)
+            return deadline if self._refused else min(deadline, self._asked_at + self._wait_s())
         deadline = min(deadline, self._asked_at + self._wait_s() if self._waiting else self._heartbeat_at)
         assert self.stream is not None
         link_deadline = self.stream.link.next_deadline()

@@ -75,9 +75,10 @@ def test_options_come_by_keyword_and_can_be_changed_one_by_one() -> None:
     [
         ({"prioritty": 3}, TypeError, "unknown task option 'prioritty'; did you mean 'priority'?"),
         ({"nmae": "x"}, TypeError, "did you mean 'name'?"),
-        ({"qqq": 1}, TypeError, "unknown task option 'qqq'; there are: name, priority"),
+        ({"qqq": 1}, TypeError, "unknown task option 'qqq'; there are: name, priority, at_most_once"),
         ({"priority": "high"}, TypeError, "priority must be an integer, not 'high'"),
         ({"priority": True}, TypeError, "priority must be an integer"),
+        ({"at_most_once": 1}, TypeError, "at_most_once must be True or False, not 1"),
         ({"priority": 1001}, ValueError, "between -1000 and 1000"),
         ({"name": ""}, TypeError, "name must be a non-empty string"),
         ({"name": 5}, TypeError, "name must be a non-empty string"),
@@ -104,9 +105,10 @@ def test_an_importable_task_travels_by_name() -> None:
 
 
 def test_a_task_with_other_options_travels_by_value_with_its_options() -> None:
-    copy = loads(dump(double.options(priority=7)))
+    copy = loads(dump(double.options(priority=7, at_most_once=True)))
     assert isinstance(copy, Task)
     assert copy.task_options.priority == 7
+    assert copy.task_options.at_most_once
     assert copy(3) == 6
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,11 @@ def holder(directory: Path, name: str) -> int:
     path = directory / f"{name}.started"
     until(lambda: path.exists() and path.read_text().endswith("\n"), f"{name} has started")
     return int(path.read_text().split()[-1])
+
+
+def tallied(path: Path) -> Counter[int]:
+    """How often each number was appended to a file by `tasks.tally`."""
+    return Counter(int(line.split()[0]) for line in path.read_text().splitlines()) if path.exists() else Counter()
 
 
 # ---- scripts --------------------------------------------------------------------------------------------------------
@@ -178,6 +186,19 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def free_ports(count: int) -> int:
+    """The first of so many consecutive ports of loopback that are free, below the range that the system hands out."""
+    for first in random.SystemRandom().sample(range(20_000, 32_000, count), 50):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
+    raise AssertionError("no free ports")
+
+
 # ---- fleets ---------------------------------------------------------------------------------------------------------
 
 
@@ -188,15 +209,33 @@ class Fleet:
     ----------
     directory
         Where they run.
+    listen
+        Where the hub listens.
+    options
+        More options of `taskmesh hub`.
+    by
+        The address that workers and clients use, if it is not the hub's own.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, listen: str = "tcp://127.0.0.1:0", options: Sequence[str] = (), by: str | None = None
+    ) -> None:
         self._directory = directory
         self._started: list[Started] = []
-        hub = self._start("hub", "--listen", "tcp://127.0.0.1:0")
-        hub.says("ready at tcp://")
-        self.hub = hub
-        self.address = hub.output.split("ready at ")[1].split()[0].rstrip(".,;")
+        self._hub_arguments = ("hub", "--listen", listen, *options)
+        self.start_hub()
+        self.address = by or self.hub.output.split("ready at ")[1].split()[0].rstrip(".,;")
+
+    def start_hub(self) -> None:
+        """Start a hub, as the first one was started."""
+        self.hub = self._start(*self._hub_arguments)
+        self.hub.says("ready at tcp://")
+
+    def kill_hub(self, number: int = signal.SIGKILL) -> None:
+        """End the hub by a signal, and start it again."""
+        self.hub.signal(number)
+        self.hub.ends()
+        self.start_hub()
 
     def _start(self, *arguments: str) -> Started:
         started = Started(["-m", "taskmesh", *arguments], self._directory)
@@ -208,6 +247,10 @@ class Fleet:
         worker = self._start("worker", self.address, "-n", str(runners))
         worker.says("has joined")
         return worker
+
+    def output(self) -> str:
+        """What all of them have printed, for a test that failed."""
+        return "\n".join(f"--- {started.output_path.name}:\n{started.output}" for started in self._started)
 
     def end(self) -> None:
         """Stopped ones go on first, so that they can end."""

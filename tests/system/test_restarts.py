@@ -1,0 +1,140 @@
+"""Hubs that are killed and started again, clients that vanish, tasks that must not start twice: with real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskmesh import Mesh, WorkerLost, task
+
+from .processes import Fleet, alive, free_ports, holder, kill, running, tallied, until
+from .tasks import double, hold, sleep, tally
+
+TASKS = 400
+
+
+@contextlib.contextmanager
+def fixed_fleet(directory: Path, store: str, *options: str) -> Iterator[Fleet]:
+    """A fleet whose hub can be started again at the same address."""
+    port = free_ports(24)
+    lanes = f"{port + 4}-{port + 23}"
+    listen = f"tcp://127.0.0.1:{port}"
+    fleet = Fleet(directory, listen, ["--lanes", lanes, "--store", store, *options])
+    try:
+        yield fleet
+    finally:
+        fleet.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("stored", [True, False], ids=["sqlite", "memory"])
+def test_a_hub_that_is_killed_twice_loses_nothing_and_starts_nothing_twice(
+    tmp_path: Path, number: int, stored: bool
+) -> None:
+    if number == signal.SIGTERM and not stored:
+        pytest.skip("without a store SIGTERM drains")
+    store = f"sqlite://{tmp_path}/hub.db" if stored else "memory"
+    with fixed_fleet(tmp_path, store) as fleet:
+        fleet.worker(2)
+        with Mesh(fleet.address) as mesh:
+            futures = [mesh.submit(tally, str(tmp_path / "ran"), n, 0.01) for n in range(TASKS)]
+            for done in (20, 60):
+                until(lambda done=done: sum(future.done() for future in futures) > done, f"{done} have ended", 30)  # type: ignore[misc]
+                fleet.kill_hub(number)
+            assert [future.result(60) for future in futures] == list(range(TASKS)), fleet.output()
+        ran = tallied(tmp_path / "ran")
+        assert set(ran) == set(range(TASKS))
+        assert sum(ran.values()) == TASKS, f"{sum(ran.values()) - TASKS} started twice:\n{fleet.output()}"
+
+
+def test_nothing_is_left_in_the_store_of_a_session_that_has_ended(tmp_path: Path) -> None:
+    with fixed_fleet(tmp_path, f"sqlite://{tmp_path}/hub.db") as fleet:
+        fleet.worker(2)
+        with Mesh(fleet.address) as mesh:
+            assert sum(mesh.map(double, range(10_000))) == 99_990_000
+            assert [mesh.submit(double, n).result(10) for n in range(50)] == [2 * n for n in range(50)]
+        fleet.hub.signal(signal.SIGTERM)
+        fleet.hub.ends()
+        with contextlib.closing(sqlite3.connect(tmp_path / "hub.db")) as database:
+            tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            rows = {name: database.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+        assert tables
+        assert not any(count for name, count in rows.items() if name not in ("meta", "sqlite_sequence")), rows
+
+
+def test_a_task_that_runs_while_its_hub_is_away_ends_once(tmp_path: Path) -> None:
+    with fixed_fleet(tmp_path, f"sqlite://{tmp_path}/hub.db") as fleet:
+        fleet.worker()
+        with Mesh(fleet.address) as mesh:
+            held = mesh.submit(hold, str(tmp_path), "held")
+            holder(tmp_path, "held")
+            fleet.hub.signal(signal.SIGKILL)
+            fleet.hub.ends()
+            (tmp_path / "held.go").touch()
+            fleet.start_hub()
+            assert held.result(30) == "held", fleet.output()
+            assert (tmp_path / "held.started").read_text().count("\n") == 1
+
+
+def test_the_work_of_a_client_that_was_killed_is_cancelled_after_its_grace_period(tmp_path: Path) -> None:
+    with fixed_fleet(tmp_path, "memory", "--session-grace", "1") as fleet:
+        fleet.worker()
+        script = f"""
+            from taskmesh import Mesh
+            from tests.system.tasks import tally
+            mesh = Mesh({fleet.address!r})
+            for n in range(10_000):
+                mesh.submit(tally, {str(tmp_path / "ran")!r}, n, 0.01)
+            print("submitted", flush=True)
+            mesh.shutdown()
+            """
+        with running(script, tmp_path) as client:
+            client.says("submitted")
+            until(lambda: tallied(tmp_path / "ran"), "some have run")
+            kill(client.process.pid)
+        fleet.hub.says("did not come back", 20)
+        with Mesh(fleet.address) as mesh:
+            assert mesh.submit(double, 1).result(10) == 2, "the worker is free again"
+        assert len(tallied(tmp_path / "ran")) < 5000
+
+
+@task(at_most_once=True)
+def once(directory: str) -> str:
+    return hold(directory, "once")
+
+
+def test_at_most_once_is_not_started_twice_when_its_runner_or_its_worker_is_killed(tmp_path: Path) -> None:
+    with fixed_fleet(tmp_path, "memory") as fleet:
+        worker = fleet.worker()
+        with Mesh(fleet.address) as mesh:
+            first = mesh.submit(once, str(tmp_path))
+            kill(holder(tmp_path, "once"))
+            with pytest.raises(WorkerLost):
+                first.result(10)
+            (tmp_path / "once.started").unlink()
+            second = mesh.submit(once, str(tmp_path))
+            runner = holder(tmp_path, "once")
+            worker.signal(signal.SIGKILL)
+            fleet.worker()
+            with pytest.raises(WorkerLost, match="at_most_once"):
+                second.result(30)
+            until(lambda: not alive(runner), "its runner has died with it")
+            assert (tmp_path / "once.started").read_text().count("\n") == 1
+
+
+def test_what_waits_behind_a_long_task_moves_to_a_worker_that_joins(tmp_path: Path) -> None:
+    with fixed_fleet(tmp_path, "memory") as fleet:
+        fleet.worker()
+        with Mesh(fleet.address) as mesh:
+            held = mesh.submit(hold, str(tmp_path), "held")
+            holder(tmp_path, "held")
+            waiting = [mesh.submit(sleep, 0.01) for _ in range(5)]
+            fleet.worker()
+            assert [future.result(10) for future in waiting] == [0.01] * 5
+            (tmp_path / "held.go").touch()
+            assert held.result(10) == "held"
