@@ -52,6 +52,22 @@ class WorkerLost(TaskError):
     """The worker process died while running this task."""
 
 
+class TaskTimeout(TaskError, TimeoutError):
+    """The task ran longer than its timeout."""
+
+
+class MemoryLimitExceeded(TaskError, MemoryError):
+    """The task took more memory than its limit."""
+
+
+class TaskInterrupted(BaseException):
+    """Raised inside a running task whose client has cancelled it with `interrupt=True`.
+
+    No `Exception`, so that `except Exception` in the task does not swallow it. Let it pass: a task that has not ended
+    two seconds later is ended with its runner.
+    """
+
+
 class HubUnreachable(TaskmeshError, ConnectionError):
     """The hub cannot be reached."""
 

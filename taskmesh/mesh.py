@@ -24,7 +24,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from .callables import ByObject, pack_initializer, unwrap
 from .client import LOST_AFTER_S, Client, Place
-from .core.messages import Limits
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
 from .launch import PrivateHub
@@ -305,8 +304,7 @@ class Mesh(concurrent.futures.Executor):
         name = task_name(getattr(shown, "func", shown), options)
         body = dump_body(call_object if isinstance(function, ByObject) else function, name)
         assert self._client is not None
-        limits = Limits(at_most_once=options.at_most_once)
-        return self._client.define(name, body, digest_of(body), self._init, options.priority, limits)
+        return self._client.define(name, body, digest_of(body), self._init, options.priority, options.limits)
 
     # ---- the end --------------------------------------------------------------------------------------------
 

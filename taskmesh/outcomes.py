@@ -8,8 +8,9 @@ from typing import Any
 import msgpack
 
 from .core import messages as m
-from .errors import PayloadError, WorkerLost
+from .errors import MemoryLimitExceeded, PayloadError, TaskTimeout, WorkerLost
 from .futures import Future, settle_error, settle_values
+from .sizes import show_size
 from .wire.payload import load_each, load_error, loads, unpickling_error
 
 
@@ -55,12 +56,26 @@ def open_failure(outcome: m.Outcome, name: str, task: str) -> BaseException:
         except Exception as error:  # a peer's bytes
             return _unreadable(error, name)
     try:
-        report = msgpack.unpackb(outcome.blob)
-        death = f"killed by {report['signal']}" if report["signal"] else f"exited with code {report['exitcode']}"
-        where = f"runner {report['pid']} on {report['host']}"
+        return _open_report(msgpack.unpackb(outcome.blob), f"task {task} of {name}")
     except Exception:  # a peer's bytes
-        death, where = "died", "its runner"
-    return WorkerLost(
-        f"task {task} of {name}: {where} {death} while running it; three runners died over this task, so it is "
-        f"not tried again"
-    )
+        return WorkerLost(f"task {task} of {name}: its runner died while running it, and did not say how")
+
+
+def _open_report(report: dict[str, Any], task: str) -> BaseException:
+    """What the daemon has written of a task that its runner did not end itself."""
+    where = f"runner {report['pid']} of worker {report['worker']} on {report['host']}"
+    lines = str(report["output"]).splitlines()[-20:]
+    printed = "\nThe last lines that it printed:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+    if report["kind"] == "timeout":
+        return TaskTimeout(
+            f"{task} ran longer than its timeout of {report['limit_s']:g} s on {where}, and did not end when it was "
+            f"interrupted, so its runner was ended{printed}"
+        )
+    if report["kind"] == "memory":
+        return MemoryLimitExceeded(
+            f"{task} took {show_size(report['bytes'])} of memory on {where}, where {show_size(report['limit_bytes'])} "
+            f"is the limit, so its runner was ended{printed}"
+        )
+    death = f"killed by {report['signal']}" if report["signal"] else f"exited with code {report['exitcode']}"
+    oom = ", probably out of memory," if report["oom"] else ""
+    return WorkerLost(f"{task}: {where} {death}{oom} while running it, so it is not tried again{printed}")

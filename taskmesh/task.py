@@ -6,7 +6,11 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
+
+from .core.messages import Limits
+from .sizes import parse_size
 
 if TYPE_CHECKING:
     from .futures import Future
@@ -38,12 +42,20 @@ class TaskOptions:
         What the tasks are called in `repr`, logs and errors; the function's qualified name by default.
     priority : int
         Waiting tasks of a higher priority start first; 0 by default, from -1000 to 1000.
+    timeout : float or None
+        Seconds that a task may run; waiting does not count. Then `TaskTimeout` is raised inside it, and if it has not
+        ended after a grace period of at most 2 s, its runner is ended. None: for ever.
+    memory : int or str or None
+        How much memory its runner may have while it runs, in bytes or like "2GiB"; above it, the task fails with
+        `MemoryLimitExceeded`. None: what the worker allows.
     at_most_once : bool
         Never start a task twice: where it may have started and its worker is lost, it fails with `WorkerLost`.
     """
 
     name: str | None = None
     priority: int = 0
+    timeout: float | None = None
+    memory: int | str | None = None
     at_most_once: bool = False
 
     def __post_init__(self) -> None:
@@ -53,8 +65,23 @@ class TaskOptions:
             raise TypeError(f"priority must be an integer, not {self.priority!r}")
         if not -1000 <= self.priority <= 1000:
             raise ValueError(f"priority must be between -1000 and 1000, not {self.priority}")
+        if self.timeout is not None:
+            if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float):
+                raise TypeError(f"timeout must be a number of seconds, not {self.timeout!r}")
+            if not (self.timeout > 0 and isfinite(self.timeout)):
+                raise ValueError(f"timeout must be above 0 seconds, not {self.timeout}")
+        if self.memory is not None:
+            if isinstance(self.memory, bool) or not isinstance(self.memory, int | str):
+                raise TypeError(f"memory must be bytes or a text like '2GiB', not {self.memory!r}")
+            parse_size(self.memory)
         if not isinstance(self.at_most_once, bool):
             raise TypeError(f"at_most_once must be True or False, not {self.at_most_once!r}")
+
+    @property
+    def limits(self) -> Limits:
+        """What each task may take, as it travels."""
+        memory = parse_size(self.memory) if self.memory is not None else 0
+        return Limits(float(self.timeout or 0.0), memory, self.at_most_once)
 
 
 def _options(base: TaskOptions, given: dict[str, Any]) -> TaskOptions:
@@ -166,7 +193,12 @@ def _rebuild_task(function: Callable[..., Any], options: TaskOptions) -> Task[..
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def task(
-    *, name: str | None = None, priority: int = 0, at_most_once: bool = False
+    *,
+    name: str | None = None,
+    priority: int = 0,
+    timeout: float | None = None,
+    memory: int | str | None = None,
+    at_most_once: bool = False,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a task: `@task`, or `@task(name="…", priority=…)`.

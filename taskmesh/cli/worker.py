@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskmesh_worker.forking import NurseryProcess
+from taskmesh_worker.plan_limits import RunnerLimits
 
+from ..sizes import parse_size
 from ..transport.endpoints import Address, parse_address
 from .exits import CommandError, ExitCode
 from .guard import WORKER_RISK, require_local
@@ -72,6 +74,41 @@ def worker(
             help="Give up when no hub answers for so long at the start.",
         ),
     ] = 0.0,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            envvar="TASKMESH_MEMORY_LIMIT",
+            help="End a runner, and fail its task, above this: 2GiB, 500MB. [dim]\\[default: no limit][/]",
+        ),
+    ] = None,
+    max_tasks_per_runner: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            envvar="TASKMESH_MAX_TASKS_PER_RUNNER",
+            show_default="never",
+            help="Replace a runner when it has run N tasks.",
+        ),
+    ] = 0,
+    recycle_above: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            envvar="TASKMESH_RECYCLE_ABOVE",
+            help="Replace a runner that has grown above this, after its task. [dim]\\[default: never][/]",
+        ),
+    ] = None,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            envvar="TASKMESH_DRAIN_TIMEOUT",
+            help="When it is told to stop: end what still runs after so long; the hub runs it elsewhere.",
+        ),
+    ] = 30.0,
     insecure: Insecure = False,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -80,15 +117,28 @@ def worker(
     Prints one line when it has joined. A hub that is not there yet, or goes away, is waited for. Tasks find
     modules in the working directory and on this Python's path.
 
-    Ctrl-C or SIGTERM drains: what has not started goes back to the hub, what runs is finished. A second one
-    stops at once, and what was running is started again elsewhere.
+    Ctrl-C or SIGTERM drains: what has not started goes back to the hub, what runs is finished, within
+    --drain-timeout. A second one stops at once, and what was running is started again elsewhere.
     """
     set_up(log_level)
     address = parse_address(hub)
     if name is not None and (not name.strip() or printable(name) != name):
         raise typer.BadParameter("a name needs letters that can be shown", param_hint="--name")
     require_local(address, insecure, WORKER_RISK)
-    raise typer.Exit(_serve(address, workers, name, connect_timeout))
+    limits = RunnerLimits(
+        _size(memory_limit, "--memory-limit"), max_tasks_per_runner, _size(recycle_above, "--recycle-above")
+    )
+    raise typer.Exit(_serve(address, workers, name, connect_timeout, limits, drain_timeout))
+
+
+def _size(given: str | None, option: str) -> int:
+    """Bytes; 0 when nothing was given."""
+    if given is None:
+        return 0
+    try:
+        return parse_size(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _module_path() -> list[str]:
@@ -97,7 +147,14 @@ def _module_path() -> list[str]:
     return list(dict.fromkeys([here, *(path or here for path in sys.path)]))
 
 
-def _serve(address: Address, workers: int | None, name: str | None, connect_timeout: float) -> int:
+def _serve(
+    address: Address,
+    workers: int | None,
+    name: str | None,
+    connect_timeout: float,
+    limits: RunnerLimits,
+    drain_timeout: float,
+) -> int:
     path = _module_path()
     nursery = NurseryProcess(os.uname().nodename, path)  # before sockets are imported: the two load together
     try:
@@ -110,14 +167,14 @@ def _serve(address: Address, workers: int | None, name: str | None, connect_time
 
         context, loop = new_context(), Loop()
         slots = workers or default_workers()
-        config = DaemonConfig(address.control, slots, name or host_name(), path)
+        config = DaemonConfig(address.control, slots, name or host_name(), path, limits)
         daemon = Daemon(config, context, loop, nursery)
     except BaseException:
         nursery.close()
         raise
     watcher = Watcher(address, daemon, loop, connect_timeout)
     watcher.ready_line = f"taskmesh worker {config.name} has joined {address} with {plural(slots, 'runner')}"
-    stopper = Stopper(loop, WorkerService(daemon), "and what is running is started again elsewhere")
+    stopper = Stopper(loop, WorkerService(daemon, drain_timeout), "and what is running is started again elsewhere")
     try:
         loop.run()
     finally:
@@ -133,12 +190,13 @@ class WorkerService:
 
     stored = False  # what runs here is nowhere else
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, timeout_s: float) -> None:
         self._daemon = daemon
+        self._timeout_s = timeout_s
 
     def drain(self) -> None:
         """Give back what has not started."""
-        self._daemon.drain()
+        self._daemon.drain(self._timeout_s)
 
     @property
     def drained(self) -> bool:

@@ -24,7 +24,7 @@ FORKED, GONE = b"F", b"G"
 CLAIM_BITS = 12  # of a claim word: how many tasks it claims; the rest is the position of its end
 CLAIM_MOST = (1 << CLAIM_BITS) - 1
 
-_DOSE = Struct("<QQQQQIIHHHQQQQQ")
+_DOSE = Struct("<QQQQQIIHHHQQQQQdB")
 _OUTCOME = Struct("<QIBd")
 _STOPPED = Struct("<QQ")
 
@@ -34,7 +34,8 @@ Buffers = list[bytes | memoryview]
 class Dose(NamedTuple):
     """Tasks handed to a runner: offsets `[lo, hi)` of `chunk`, at positions from `at` on.
 
-    `block` is how many tasks may be claimed at once: 1, or more where they are known to be very short.
+    `block` is how many tasks may be claimed at once: 1, or more where they are known to be very short. `timeout_s`:
+    how long each may run, 0 for ever. `singly`: what has ended is reported before the next task is claimed.
     """
 
     at: int
@@ -48,6 +49,8 @@ class Dose(NamedTuple):
     digest: bytes
     init: bytes
     chunk: Chunk
+    timeout_s: float = 0.0
+    singly: bool = False
 
 
 class PipeOutcome(NamedTuple):
@@ -78,7 +81,7 @@ def pack_dose(dose: Dose) -> Buffers:
     head = _DOSE.pack(
         dose.at, dose.session, dose.spec, dose.lo, dose.hi, dose.attempt, dose.block,
         len(name), len(dose.digest), len(dose.init),
-        chunk.first, chunk.base, chunk.count, len(chunk.sizes), len(chunk.items),
+        chunk.first, chunk.base, chunk.count, len(chunk.sizes), len(chunk.items), dose.timeout_s, dose.singly,
     )  # fmt: skip
     return frame(DOSE, head, name, dose.digest, dose.init, chunk.sizes, chunk.items, chunk.payload)
 
@@ -87,7 +90,7 @@ def unpack_dose(body: bytes) -> Dose:
     """The inverse of `pack_dose`."""
     (
         at, session, spec, lo, hi, attempt, block, n_name, n_digest, n_init,
-        first, base, count, n_sizes, n_items,
+        first, base, count, n_sizes, n_items, timeout_s, singly,
     ) = _DOSE.unpack_from(body)  # fmt: skip
     parts, start = [], _DOSE.size
     for length in (n_name, n_digest, n_init, n_sizes, n_items):
@@ -96,7 +99,7 @@ def unpack_dose(body: bytes) -> Dose:
     name, digest, init, sizes, items = parts
     chunk = Chunk(first, base, count, sizes, items, 1, body[start:])
     text = name.decode("utf-8", "replace")
-    return Dose(at, session, spec, attempt, lo, hi, block, text, digest, init, chunk)
+    return Dose(at, session, spec, attempt, lo, hi, block, text, digest, init, chunk, timeout_s, bool(singly))
 
 
 def pack_outcome(outcome: PipeOutcome) -> Buffers:

@@ -136,6 +136,11 @@ class RunnerModel:
         self.outbox += run
         self._results.clear()
 
+    def report_early(self) -> None:
+        """The handler of the signal to flush: it acts only while a task runs."""
+        if self._running is not None and not self.dead:
+            self._flush()
+
     def die(self) -> None:
         """What it has written is still read; what it had not flushed is lost."""
         self.dead = True
@@ -249,6 +254,14 @@ class DaemonModel(PeerModel):
                 self.runners[number].limit = limit
             case p.Peek(number):
                 self.act(p.Claimed(number, self.runners[number].claimed[1]))
+            case p.Look(number):
+                self.act(p.Seen(number, *self.runners[number].claimed, 0.0))
+            case p.Flush(number):
+                self.runners[number].report_early()
+            case p.Kill(number):
+                self.runners[number].die()
+            case other:
+                raise AssertionError(f"nobody here can {other}")
 
     def _report(self, message: m.LinkMessage | m.Finished) -> None:
         if isinstance(message, m.Finished):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
+import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,10 @@ RANGE = st.tuples(st.integers(0, 6), st.integers(1, 6)).map(lambda pair: (pair[0
 RANGES = st.lists(RANGE, max_size=3)
 FORM = st.sampled_from(m.Form)
 BUSY = st.sampled_from([0.0, 1e-9, 1e-6, 1e-3, 1.0, 1e300])
+
+LIMITS = st.sampled_from(
+    [m.NO_LIMITS, m.NO_LIMITS, m.Limits(0.5), m.Limits(0.0, 1000), m.Limits(1e-6, 0, True), m.Limits(at_most_once=True)]
+)
 
 
 @st.composite
@@ -52,7 +57,7 @@ def dispatches(draw: st.DrawFn) -> m.Dispatch:
     hi = draw(st.integers(lo + 1, chunk.count))
     return m.Dispatch(
         draw(FENCE), draw(SMALL), draw(SMALL), "f", draw(DIGESTS), draw(DIGESTS | st.just(b"")), 1,
-        draw(st.booleans()), lo, hi, m.Limits(at_most_once=draw(st.booleans())), chunk,
+        draw(st.booleans()), lo, hi, draw(LIMITS), chunk,
     )  # fmt: skip
 
 
@@ -75,7 +80,7 @@ FROM_DAEMON = st.one_of(
 FROM_HUB = st.one_of(
     dispatches(),
     st.builds(m.Body, DIGESTS, BLOB),
-    st.builds(lambda f, r: m.Revoke(f, r[0], r[1]), FENCE, RANGE),
+    st.builds(lambda f, r, i: m.Revoke(f, r[0], r[1], i), FENCE, RANGE, st.booleans()),
     st.builds(m.Forget, SMALL),
     st.builds(m.Results, st.just([])),
     st.builds(m.Settled, st.lists(st.builds(lambda f, r: (f, *r), FENCE, RANGE), max_size=3)),
@@ -99,13 +104,16 @@ PLAN_EVENT = st.one_of(
     st.builds(p.RunnerReady, RUNNER),
     st.builds(p.RunnerSaid, RUNNER, st.builds(PipeOutcome, st.integers(0, 9), SMALL, FORM, BUSY, BLOB)),
     st.builds(p.RunnerSaid, RUNNER, st.builds(PipeStopped, st.integers(0, 9), st.integers(0, 12))),
-    st.builds(p.RunnerGone, RUNNER, RANGE, BLOB),
+    st.builds(p.RunnerGone, RUNNER, RANGE, st.just(msgpack.packb({}))),
     st.builds(p.Claimed, RUNNER, st.integers(0, 12)),
+    st.builds(p.Seen, RUNNER, st.integers(0, 9), st.integers(0, 12), BUSY),
+    st.builds(p.Sampled, RUNNER, st.sampled_from([10, 500, 5000]), st.integers(0, 9), st.integers(0, 12)),
     st.just(p.Tick()),
     st.just(p.Tick()),
-    st.sampled_from([p.Tick(), p.Tick(), p.Reset(), p.Drain()]),
+    st.sampled_from([p.Tick(), p.Tick(), p.Reset(), p.Drain(), p.Drain(0.5)]),
     st.builds(p.Hold, st.booleans()),
 )
+RUNNER_LIMITS = st.sampled_from([p.RunnerLimits(), p.RunnerLimits(1000, 3, 400)])
 PAUSE = st.sampled_from([0.0, 0.0, 0.001, 0.6, 16.0])
 
 
@@ -129,10 +137,12 @@ def test_no_order_of_events_upsets_the_scheduler(events: list[tuple[a.Event, flo
 
 
 @settings(max_examples=300)
-@given(st.lists(st.tuples(PLAN_EVENT, PAUSE), min_size=10, max_size=80), st.integers(1, 3))
-def test_no_order_of_events_upsets_the_plan(events: list[tuple[p.Event, float]], slots: int) -> None:
+@given(st.lists(st.tuples(PLAN_EVENT, PAUSE), min_size=10, max_size=80), st.integers(1, 3), RUNNER_LIMITS)
+def test_no_order_of_events_upsets_the_plan(
+    events: list[tuple[p.Event, float]], slots: int, limits: p.RunnerLimits
+) -> None:
     now = 1.0
-    plan = p.Plan(slots)
+    plan = p.Plan(slots, limits=limits)
     plan.handle(p.Tick(), now)
     plan.handle(p.RunnerReady(1), now)
     for event, pause in events:

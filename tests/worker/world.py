@@ -25,16 +25,24 @@ def items(count: int, grain: int = 1) -> Chunk:
 
 
 class PlanWorld:
-    """Drives a plan by hand. `check()` runs after every event; time stands still unless it is advanced."""
+    """Drives a plan by hand. `check()` runs after every event; time stands still unless it is advanced.
 
-    def __init__(self, slots: int, *, keep_outcomes: bool = True) -> None:
-        self.plan = p.Plan(slots, keep_outcomes)
+    Looks at runners are kept apart, in `looks`: they change nothing.
+    """
+
+    def __init__(self, slots: int, limits: p.RunnerLimits | None = None, *, keep_outcomes: bool = True) -> None:
+        self.plan = p.Plan(slots, keep_outcomes, limits)
         self.now = 100.0
         self.actions: list[p.Action] = []
+        self.looks: list[int] = []
 
     def happens(self, event: p.Event) -> None:
         """Hand in an event and keep what the plan wants done."""
-        self.actions += self.plan.handle(event, self.now)
+        for action in self.plan.handle(event, self.now):
+            if isinstance(action, p.Look):
+                self.looks.append(action.runner)
+            else:
+                self.actions.append(action)
         self.plan.check()
 
     def tick(self, seconds: float = 0.0) -> None:

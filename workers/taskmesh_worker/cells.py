@@ -1,22 +1,36 @@
-"""Claim and limit: two 8-byte words of memory that a runner shares with its daemon.
+"""Words of memory that a runner shares with its daemon: claim and limit, interrupts, and what a task printed last.
 
 The runner writes `claimed`, the end of what it is about to run, and then reads `limit`. The daemon lowers `limit`,
 waits at least 1 ms, and reads `claimed`. One of the two therefore sees the other's word: the wait is longer than any
 store takes to leave a processor's buffer. (Dekker's argument, with time in place of a fence.)
 
-`claimed` is `end << 12 | length`, so that one store also says where the claim begins: length is at most 4,095. Both are
-aligned, so that loads and stores are single instructions.
+`claimed` is `end << 12 | length`, so that one store also says where the claim begins: length is at most 4,095. All
+words are aligned, so that loads and stores are single instructions.
+
+Before it claims a task that has a timeout, the runner writes `since`, the time; the daemon reads the two the other way
+round, so a time that it reads is never too early. `interrupt` is `end << 2 | reason`: the task that the daemon wants
+ended, read by the runner's signal handler. The last lines are here because they have to outlive a SIGKILL: `printed`
+is the claim under which they were printed, so lines of a task that has ended are not taken for those of the next.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import signal
 
 from taskmesh.wire.pipe import CLAIM_BITS, CLAIM_MOST
 
-CLAIMED, LIMIT = 0, 1
-SIZE = 16
+CLAIMED, LIMIT, INTERRUPT, SINCE, PRINTED, LENGTH = range(6)
+WORDS = 6
+REASON_BITS = 2
+TAIL_BYTES = 2048
+SIZE = 8 * WORDS + TAIL_BYTES
+
+if hasattr(signal, "SIGRTMIN"):
+    INTERRUPT_SIGNAL, FLUSH_SIGNAL = int(signal.SIGRTMIN) + 7, int(signal.SIGRTMIN) + 8
+else:  # macOS
+    INTERRUPT_SIGNAL, FLUSH_SIGNAL = int(signal.SIGUSR1), int(signal.SIGUSR2)
 
 
 def create() -> int:
@@ -33,12 +47,14 @@ def create() -> int:
 
 
 class Cells:
-    """The two words, mapped. Closes `fd`, which the mapping does not need."""
+    """The words, mapped. Closes `fd`, which the mapping does not need."""
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, SIZE)
         os.close(fd)
-        self.words = memoryview(self._map).cast("Q")
+        self._bytes = memoryview(self._map)
+        self.words = self._bytes[: 8 * WORDS].cast("Q")
+        self._tail = self._bytes[8 * WORDS :]
 
     def claimed(self) -> tuple[int, int]:
         """The positions `[lo, hi)` that the runner claimed last."""
@@ -46,11 +62,38 @@ class Cells:
         end = word >> CLAIM_BITS
         return end - (word & CLAIM_MOST), end
 
+    def since_ns(self) -> int:
+        """When the task that runs was claimed, if it has a timeout. Read `claimed` first."""
+        return self.words[SINCE]
+
     def set_limit(self, limit: int) -> None:
         """Let the runner claim up to position `limit`, exclusive."""
         self.words[LIMIT] = limit
 
+    def set_interrupt(self, position: int, reason: int) -> None:
+        """Say which task is to end, and why. A signal makes the runner look."""
+        self.words[INTERRUPT] = (position + 1) << REASON_BITS | reason
+
+    def interrupt(self) -> tuple[int, int]:
+        """The position that is to end, and why; `(-1, 0)` when there is none."""
+        word = self.words[INTERRUPT]
+        return (word >> REASON_BITS) - 1, word & (1 << REASON_BITS) - 1
+
+    def keep(self, tail: bytes) -> None:
+        """Note what the task that runs has printed last."""
+        self.words[LENGTH] = 0
+        self._tail[: len(tail)] = tail
+        self.words[PRINTED] = self.words[CLAIMED]
+        self.words[LENGTH] = len(tail)
+
+    def printed(self) -> bytes:
+        """What the task that was claimed last has printed last, at most `TAIL_BYTES`."""
+        words = self.words
+        return bytes(self._tail[: words[LENGTH]]) if words[PRINTED] == words[CLAIMED] else b""
+
     def close(self) -> None:
         """Unmap the words."""
         self.words.release()
+        self._tail.release()
+        self._bytes.release()
         self._map.close()

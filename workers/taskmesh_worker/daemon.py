@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 from dataclasses import dataclass, field
+from time import monotonic_ns
 
 import msgpack
 
@@ -27,7 +28,9 @@ from taskmesh.transport.sockets import Context
 from taskmesh.wire import pipe
 
 from . import plan as p
+from .cells import FLUSH_SIGNAL, INTERRUPT_SIGNAL
 from .forking import NurseryProcess, RunnerPipe
+from .memory import OutOfMemory, resident
 
 log = logging.getLogger("taskmesh.worker")
 
@@ -51,12 +54,15 @@ class DaemonConfig:
         What it is called in logs and status.
     sys_path
         Where runners look for modules.
+    limits
+        What each runner may take.
     """
 
     control: str
     slots: int
     name: str
     sys_path: list[str] = field(default_factory=lambda: list(sys.path))
+    limits: p.RunnerLimits = field(default_factory=p.RunnerLimits)
 
 
 def host_name() -> str:
@@ -90,7 +96,8 @@ class Daemon:
         self._config = config
         self._loop = loop
         self._host = host_name()
-        self.plan = p.Plan(config.slots, keep_outcomes=hub is None)
+        self.plan = p.Plan(config.slots, keep_outcomes=hub is None, limits=config.limits)
+        self._out_of_memory = OutOfMemory()
         self._nursery = nursery
         self._pipes: dict[int, RunnerPipe] = {}
         self._finished: list[m.Finished] = []
@@ -189,7 +196,7 @@ class Daemon:
         try:
             for forked, number, value in self._nursery.answers():
                 if forked:
-                    self._pipes[number].pid = value
+                    self._pipes[number].forked(value)
                 else:
                     self._bury(number, value)
         except ConnectionError:
@@ -201,22 +208,28 @@ class Daemon:
         if runner is None:
             return
         self._read_runner(runner)  # what it said before it died counts
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            died = f"was killed by {_signal_name(-code)}"
-        else:
-            died = f"exited with code {code}"
-        log.warning("runner %d (pid %s) %s", number, runner.pid, died)
-        report = {
-            "host": self._host, "pid": runner.pid or 0,
-            "exitcode": code if code >= 0 else None, "signal": _signal_name(-code) if code < 0 else None,
-        }  # fmt: skip
         lo, hi = runner.cells.claimed()
         claimed = (lo if blame else hi, hi)  # what it may have started ends there, whoever is to blame
+        report = self._report_of(runner, os.waitstatus_to_exitcode(status), blame)
         self._loop.forget(runner.sock.fileno())
         runner.close()
         del self._pipes[number]
         self._act(p.RunnerGone(number, claimed, msgpack.packb(report)))
+
+    def _report_of(self, runner: RunnerPipe, code: int, blame: bool) -> dict[str, object]:
+        """How a runner ended, for the log and for the task that it ran: see `Form.LOST` in the protocol."""
+        name = _signal_name(-code) if code < 0 else None
+        died = f"was killed by {name}" if name else f"exited with code {code}"
+        unasked = code == -signal.SIGKILL and blame and not runner.killed
+        oom = unasked and self._out_of_memory.probable(runner.bytes, self._config.limits.memory)
+        hint = ", probably out of memory" if oom else ""
+        level = logging.INFO if code == 0 or runner.killed else logging.WARNING
+        log.log(level, "runner %d (pid %s) %s%s", runner.number, runner.pid, died, hint)
+        return {
+            "kind": "lost", "host": self._host, "worker": self._config.name, "pid": runner.pid or 0,
+            "exitcode": code if code >= 0 else None, "signal": name, "oom": oom,
+            "output": runner.cells.printed().decode("utf-8", "replace"),
+        }  # fmt: skip
 
     def _replace_nursery(self) -> None:
         """A dead nursery means dead runners.
@@ -292,9 +305,34 @@ class Daemon:
             self._start(action.runner)
         elif isinstance(action, p.Lower):
             self._pipes[action.runner].cells.set_limit(action.limit)
-        else:
+        elif isinstance(action, p.Peek):
             end = self._pipes[action.runner].cells.claimed()[1]
             self._act(p.Claimed(action.runner, end))
+        else:
+            self._watch_over(self._pipes[action.runner], action)
+
+    def _watch_over(
+        self, runner: RunnerPipe, action: p.Look | p.Flush | p.Interrupt | p.Sample | p.End | p.Kill
+    ) -> None:
+        """Look at a runner, or end what it runs, or itself."""
+        number = runner.number
+        if isinstance(action, p.Look):
+            claimed = runner.cells.claimed()
+            self._act(p.Seen(number, *claimed, (monotonic_ns() - runner.cells.since_ns()) / 1e9))
+        elif isinstance(action, p.Flush):
+            runner.signal(FLUSH_SIGNAL)
+        elif isinstance(action, p.Interrupt):
+            runner.cells.set_interrupt(action.position, action.code)
+            runner.signal(INTERRUPT_SIGNAL)
+        elif isinstance(action, p.Sample):
+            runner.bytes = resident(runner.pid)
+            self._act(p.Sampled(number, runner.bytes, *runner.cells.claimed()))
+        elif isinstance(action, p.End):
+            runner.hang_up()
+        else:
+            if self.plan.draining:
+                log.warning("runner %d (pid %s) still runs a task: ending it", number, runner.pid)
+            runner.kill()
 
     def _send(self, runner: RunnerPipe, buffers: pipe.Buffers) -> None:
         before = runner.backlog
@@ -354,9 +392,12 @@ class Daemon:
 
     # ---- the end --------------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Give back what has not started, finish the rest, then leave: `left` becomes true."""
-        self._act(p.Drain())
+    def drain(self, timeout_s: float = NEVER) -> None:
+        """Give back what has not started, finish the rest, then leave: `left` becomes true.
+
+        What still runs after `timeout_s` seconds is ended, and given back.
+        """
+        self._act(p.Drain(timeout_s))
 
     def close(self) -> None:
         """End every runner at once, and let go of the hub."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -92,7 +93,9 @@ class RunnerPipe:
         self.number = number
         self.sock = sock
         self.cells = words
-        self.pid: int | None = None
+        self.pid: int | None = None  # until the nursery has said
+        self.killed = False  # by us
+        self.bytes = 0  # of memory, when it was last measured
         self._frames = Frames()
         self._out: deque[memoryview] = deque()
 
@@ -139,12 +142,30 @@ class RunnerPipe:
                 return
 
     def kill(self) -> None:
-        """End the runner and whatever its tasks started."""
+        """End the runner and whatever its tasks started. Before its pid is known: as soon as it is."""
+        self.killed = True
         if self.pid is not None:
             try:
                 os.killpg(self.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 return
+
+    def forked(self, pid: int) -> None:
+        """The nursery says who it is."""
+        self.pid = pid
+        if self.killed:
+            self.kill()
+
+    def signal(self, number: int) -> None:
+        """Send the runner a signal; whatever its tasks started does not get it."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def hang_up(self) -> None:
+        """The runner ends when it has read everything."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Let go of the pipe and the cells."""

@@ -33,11 +33,16 @@ from .plan_events import (
     Action,
     Claimed,
     Drain,
+    End,
     Event,
+    Flush,
     FromHub,
     GiveBody,
     Hand,
     Hold,
+    Interrupt,
+    Kill,
+    Look,
     Lower,
     Peek,
     Report,
@@ -45,10 +50,14 @@ from .plan_events import (
     RunnerGone,
     RunnerReady,
     RunnerSaid,
+    Sample,
+    Sampled,
+    Seen,
     Start,
     Tick,
 )
 from .plan_ledger import Ledger
+from .plan_limits import AFTER, DOOMED, STOPPED, SUSPECT, Limiter, RunnerLimits, fates, last_word
 from .plan_queue import Bodies, Paces, Queue
 from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
 
@@ -66,10 +75,15 @@ class Plan:
         How many runners to keep.
     keep_outcomes
         Whether outcomes are kept until they are settled; a hub in the same process has them when they are reported.
+    limits
+        What each runner may take.
     """
 
-    def __init__(self, slots: int, keep_outcomes: bool = True) -> None:
+    def __init__(self, slots: int, keep_outcomes: bool = True, limits: RunnerLimits | None = None) -> None:
         self.slots = slots
+        self._limiter = Limiter(limits or RunnerLimits(), lambda action: self._actions.append(action), self._recall)
+        self._drain_at = NEVER
+        self._interrupts: dict[int, Ranges] = {}  # by fence: what is to be interrupted if it has started
         self.runners: dict[int, Runner] = {}
         self.draining = False
         self.holding = False
@@ -92,6 +106,8 @@ class Plan:
             RunnerSaid: self._on_said,
             RunnerGone: self._on_gone,
             Claimed: self._on_claimed,
+            Seen: self._on_looked,
+            Sampled: self._on_looked,
             Reset: self._on_reset,
             Tick: self._on_tick,
             Drain: self._on_drain,
@@ -113,10 +129,14 @@ class Plan:
 
     def next_deadline(self) -> float:
         """When `Tick` is due if nothing else happens."""
-        deadline = min((r.peek_at for r in self.runners.values()), default=NEVER)
+        deadline = min(
+            min((r.peek_at for r in self.runners.values()), default=NEVER),
+            self._limiter.deadline(self.runners.values()),
+            self._drain_at,
+        )
         if len(self.runners) < self.slots and not self.draining:
             deadline = min(deadline, self._start_at)
-        if not self._queue and any(r.phase is Phase.READY and not r.handed for r in self.runners.values()):
+        if not self._queue and any(r.open and not r.handed for r in self.runners.values()):
             tails = (r.handed_at for r in self.runners.values() if r.has_tail())
             deadline = min(deadline, min(tails, default=NEVER) + RECALL_AFTER_S)
         return deadline
@@ -155,11 +175,14 @@ class Plan:
         if work is None:
             self._report(m.GiveBack(revoke.fence, [], [(revoke.lo, revoke.hi)]))
             return
+        if revoke.interrupt:
+            self._interrupts[revoke.fence] = add(self._interrupts.get(revoke.fence, []), revoke.lo, revoke.hi)
         self._revokes[revoke.fence] = add(self._revokes.get(revoke.fence, []), revoke.lo, revoke.hi)
         for runner in self.runners.values():
             if any(h.piece.work is work and overlap([(h.lo, h.hi)], revoke.lo, revoke.hi) for h in runner.handed):
                 self._recall(runner, now)
         self._answer_revokes()
+        self._interrupt(now)
 
     def _on_forget(self, forget: m.Forget, now: float) -> None:
         for work in self._works.values():
@@ -184,6 +207,7 @@ class Plan:
         counted as a strike, which is all that is lost by it.
         """
         self._revokes.clear()
+        self._interrupts.clear()
         self._bodies.ask_again()
         self.leaving = False
         if event.again:
@@ -201,6 +225,7 @@ class Plan:
 
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
+        self._drain_at = now + event.timeout_s
         self._report(m.Slots(0))
         for piece in self._queue.drain():
             self._give_back(piece.work, [(piece.lo, piece.hi)])
@@ -245,15 +270,18 @@ class Plan:
         work = handed.piece.work
         work.pace.observe(said.tasks, said.busy_s)
         if work.wanted:
-            d = work.dispatch
-            outcome = m.Outcome(d.spec, d.chunk.first, lo, hi, said.form, said.blob)
-            entry = m.Finished(d.fence, d.session, said.busy_s, outcome)
-            if self._keep_outcomes:
-                self.ledger.keep(entry)
-            self._report(entry)
+            self._finish(work, lo, hi, said.form, said.blob, said.busy_s)
         else:
             self._report(m.GiveBack(work.dispatch.fence, [(lo, hi)], []))
         self._account(work, hi - lo)
+        self._limiter.on_outcome(runner, hi - lo, now)
+
+    def _finish(self, work: Work, lo: int, hi: int, form: int, blob: bytes, busy_s: float) -> None:
+        d = work.dispatch
+        entry = m.Finished(d.fence, d.session, busy_s, m.Outcome(d.spec, d.chunk.first, lo, hi, form, blob))
+        if self._keep_outcomes:
+            self.ledger.keep(entry)
+        self._report(entry)
 
     def _on_stopped(self, runner: Runner, said: PipeStopped) -> None:
         """The runner skipped these. What a claim has already taken back is not here any more."""
@@ -267,29 +295,29 @@ class Plan:
         if runner.phase is Phase.STARTING:
             self._failed_starts += 1
         self._start_at = now + RESTART_BACKOFF_S[min(self._failed_starts, len(RESTART_BACKOFF_S) - 1)]
-        lo, hi = event.claimed
         again: list[Piece] = []
         for handed in runner.handed:
-            for start, end, ran in (
-                (handed.at, min(handed.end, lo), "before"),
-                (max(handed.at, lo), min(handed.end, hi), "suspect"),
-                (max(handed.at, hi), handed.end, "after"),
-            ):
-                if start >= end:
-                    continue
-                a, b = handed.lo + start - handed.at, handed.lo + end - handed.at
-                piece = handed.piece
-                once = piece.work.at_most_once and ran != "after"
-                if piece.work.wanted and (once or (ran == "suspect" and b == a + 1)):
-                    for offset in range(a, b):
-                        self._report(m.Strike(piece.work.dispatch.fence, offset, offset + 1, event.report))
-                    self._account(piece.work, b - a)
-                elif ran == "after":
-                    again.append(piece._replace(lo=a, hi=b))
-                else:
-                    solo = piece.solo or ran == "suspect"
-                    again.append(piece._replace(lo=a, hi=b, attempt=piece.attempt + 1, solo=solo))
+            for start, end, fate in fates(runner, handed, event.claimed):
+                lo, hi = handed.lo + start - handed.at, handed.lo + end - handed.at
+                again += self._after_death(runner, handed.piece._replace(lo=lo, hi=hi), fate, event.report)
         self._put_back(again)
+
+    def _after_death(self, runner: Runner, piece: Piece, fate: str, report: bytes) -> list[Piece]:
+        """What to run again of a piece that a runner held when it ended."""
+        work, lo, hi = piece.work, piece.lo, piece.hi
+        if fate == AFTER:
+            return [piece]
+        once = work.at_most_once or (fate == SUSPECT and hi == lo + 1)
+        if work.wanted and (fate == DOOMED or once):
+            if fate == DOOMED:
+                self._finish(work, lo, hi, *last_word(runner, report), 0.0)
+            else:
+                for offset in range(lo, hi):
+                    self._report(m.Strike(work.dispatch.fence, offset, offset + 1, report))
+            self._account(work, hi - lo)
+            return []
+        blamed = fate == SUSPECT or (fate == STOPPED and runner.doom is not None)
+        return [piece._replace(attempt=piece.attempt + 1, solo=piece.solo or blamed)]
 
     # ---- taking back ----------------------------------------------------------------------------------------
 
@@ -308,6 +336,28 @@ class Plan:
             return
         runner.certain = True
         self._take_back(runner, max(event.end, runner.limit), runner.next_at, by_claim=True)
+        self._interrupt(now)
+
+    def _on_looked(self, event: Seen | Sampled, now: float) -> None:
+        runner = self.runners.get(event.runner)
+        if runner is None:
+            return
+        if isinstance(event, Seen):
+            self._limiter.on_seen(runner, event, now)
+        else:
+            self._limiter.on_sampled(runner, event, now)
+
+    def _interrupt(self, now: float) -> None:
+        """What has started of revoked ranges is ended, where that was asked for and what has started is certain."""
+        for fence in list(self._interrupts):
+            work = self._works.get(fence)
+            held = [(r, h) for r in self.runners.values() for h in r.handed if h.piece.work is work]
+            if any(r.phase is Phase.RECALLING and not r.certain for r, _ in held):
+                continue  # a claim is about to be read
+            for lo, hi in self._interrupts.pop(fence):
+                for runner, h in held:
+                    for a, b in overlap([(h.lo, h.hi)], lo, hi):
+                        self._limiter.cancel(runner, h.at + a - h.lo, h.at + b - h.lo, now)
 
     def _take_back(self, runner: Runner, start: int, end: int, by_claim: bool = False) -> None:
         """Positions `[start, end)` are not going to be run by this runner: they are ours again.
@@ -380,13 +430,21 @@ class Plan:
                 self._numbers += 1
                 self.runners[self._numbers] = Runner(self._numbers)
                 self._actions.append(Start(self._numbers))
+        if now >= self._drain_at:
+            self._drain_at = NEVER
+            for runner in self.runners.values():
+                if runner.handed:
+                    self._limiter.kill(runner)
+        self._limiter.on_tick(self.runners.values(), now)
         if self._revokes:
             self._answer_revokes()
+        if self._interrupts:
+            self._interrupt(now)
         if self.holding:
             pass  # until the hub is heard
         elif self._queue:
             plan_doses.hand_out(self, now)
-        elif any(r.phase is Phase.READY and not r.handed for r in self.runners.values()):
+        elif any(r.open and not r.handed for r in self.runners.values()):
             for runner in self.runners.values():
                 if runner.has_tail() and now - runner.handed_at >= RECALL_AFTER_S:
                     self._recall(runner, now)
@@ -422,6 +480,7 @@ class Plan:
 
 
 __all__ = [
-    "Action", "Claimed", "Drain", "Event", "FromHub", "GiveBody", "Hand", "Hold", "Lower", "Peek", "Plan", "Report",
-    "Reset", "RunnerGone", "RunnerReady", "RunnerSaid", "Start", "Tick",
+    "Action", "Claimed", "Drain", "End", "Event", "Flush", "FromHub", "GiveBody", "Hand", "Hold", "Interrupt", "Kill",
+    "Look", "Lower", "Peek", "Plan", "Report", "Reset", "RunnerGone", "RunnerLimits", "RunnerReady", "RunnerSaid",
+    "Sample", "Sampled", "Seen", "Start", "Tick",
 ]  # fmt: skip

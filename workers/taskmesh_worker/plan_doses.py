@@ -13,7 +13,7 @@ from taskmesh.wire.pipe import CLAIM_MOST, Dose
 
 from .plan_events import GiveBody, Hand, Report
 from .plan_queue import BODIES_KEPT
-from .plan_state import Handed, Phase, Piece, Runner
+from .plan_state import Handed, Piece, Runner
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -23,7 +23,7 @@ BLOCK_BELOW_S = 5e-6  # items longer than this are claimed one at a time
 
 
 def hand_out(plan: Plan, now: float) -> None:
-    runners = sorted((r for r in plan.runners.values() if r.phase is Phase.READY), key=lambda r: len(r.handed))
+    runners = sorted((r for r in plan.runners.values() if r.open), key=lambda r: len(r.handed))
     waiting = 0  # pieces at the end of the queue whose function is still to come
     progress = True
     while progress:
@@ -58,12 +58,13 @@ def _hand(plan: Plan, runner: Runner, now: float) -> bool:
     at = runner.next_at
     dose = Dose(
         at, d.session, d.spec, piece.attempt, piece.lo, hi, _block(piece),
-        d.name, d.digest, d.init, chunk.cut(piece.lo, hi),
+        d.name, d.digest, d.init, chunk.cut(piece.lo, hi), d.limits.timeout_s, d.limits.memory > 0,
     )  # fmt: skip
     runner.handed.append(Handed(at, piece, piece.lo, hi, pace.price_s()))
     runner.next_at = runner.limit = at + hi - piece.lo
     runner.handed_at = now
     plan._actions.append(Hand(runner.number, dose, runner.limit))
+    plan._limiter.on_handed(runner, now)
     return True
 
 
@@ -89,7 +90,7 @@ def _block(piece: Piece) -> int:
     if (
         not piece.work.dispatch.chunk.items
         or piece.solo
-        or piece.work.at_most_once
+        or piece.work.dispatch.limits != m.NO_LIMITS  # each is timed, and blamed, by itself
         or pace.mean_s is None
         or pace.peak_s >= BLOCK_BELOW_S
     ):

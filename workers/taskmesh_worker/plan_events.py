@@ -42,6 +42,24 @@ class Claimed(NamedTuple):
     end: int
 
 
+class Seen(NamedTuple):
+    """The answer to `Look`: the positions `[lo, end)` claimed last; `ran_s`: since when, if that task has a timeout."""
+
+    runner: int
+    lo: int
+    end: int
+    ran_s: float
+
+
+class Sampled(NamedTuple):
+    """The answer to `Sample`: resident memory, and the positions `[lo, end)` that the runner had claimed."""
+
+    runner: int
+    bytes: int
+    lo: int
+    end: int
+
+
 class Reset(NamedTuple):
     """A new link to a hub that knows nothing of this daemon. `again`: the daemon was registered before."""
 
@@ -59,10 +77,12 @@ class Tick(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """Give back what has not started, finish the rest, then leave."""
+    """Give back what has not started, finish the rest, then leave; end what still runs after `timeout_s` seconds."""
+
+    timeout_s: float = float("inf")
 
 
-Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Reset | Hold | Tick | Drain
+Event = FromHub | RunnerReady | RunnerSaid | RunnerGone | Claimed | Seen | Sampled | Reset | Hold | Tick | Drain
 
 
 class Start(NamedTuple):
@@ -101,10 +121,48 @@ class Peek(NamedTuple):
     runner: int
 
 
+class Look(NamedTuple):
+    """Read what a runner has claimed and since when, and answer with `Seen`."""
+
+    runner: int
+
+
+class Flush(NamedTuple):
+    """Ask a runner to report what has ended, although a task runs."""
+
+    runner: int
+
+
+class Interrupt(NamedTuple):
+    """Raise in the task at a position, if that is what the runner runs; `code` says why."""
+
+    runner: int
+    position: int
+    code: int
+
+
+class Sample(NamedTuple):
+    """Measure a runner's memory and answer with `Sampled`."""
+
+    runner: int
+
+
+class End(NamedTuple):
+    """Let a runner that has no tasks end."""
+
+    runner: int
+
+
+class Kill(NamedTuple):
+    """Kill a runner; its end comes as `RunnerGone`."""
+
+    runner: int
+
+
 class Report(NamedTuple):
     """Tell the hub. `Finished` entries of one round travel in one `Done`."""
 
     message: m.Finished | m.Strike | m.GiveBack | m.Inventory | m.NeedBody | m.Slots | m.Leaving
 
 
-Action = Start | Hand | GiveBody | Lower | Peek | Report
+Action = Start | Hand | GiveBody | Lower | Peek | Look | Flush | Interrupt | Sample | End | Kill | Report

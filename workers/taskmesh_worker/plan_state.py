@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskmesh.core import messages as m
 from taskmesh.core.credit import DOSE_S, Pace
+from taskmesh.core.ranges import Ranges
 
 PIPELINE_BELOW_S = DOSE_S / 2  # of tasks longer than this, only one is handed ahead of need
 NEVER = float("inf")
@@ -67,12 +68,30 @@ class Phase(Enum):
 
 
 @dataclass(slots=True, eq=False)
+class Doom:
+    """The task at `position` has to end: it was interrupted, and when that does not help its runner is killed.
+
+    `about` goes into its outcome then.
+    """
+
+    position: int
+    kind: str
+    grace_s: float
+    again_at: float
+    kill_at: float
+    about: dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
 class Runner:
     """A runner as the plan knows it.
 
     `handed` is what it may still run. `next_at` is where its next dose will begin, `spoken` up to where it has told
     us what became of its tasks: a tail that was taken back is still in its pipe until it says that it skipped it.
     `certain`: its claim was read after its limit was lowered, so what is left in `handed` has started.
+    `retiring`: it gets nothing new and is ended when it is empty; `ending`: it was killed, or told to end (by
+    `end_at`). `cancels`: positions that are to be interrupted; `doom`: the one that was. `ran`: how many tasks it has
+    reported.
     """
 
     number: int
@@ -85,6 +104,20 @@ class Runner:
     peek_at: float = NEVER
     certain: bool = False
     bodies: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    retiring: bool = False
+    ending: bool = False
+    end_at: float = NEVER
+    doom: Doom | None = None
+    cancels: Ranges = field(default_factory=list)
+    look_at: float = NEVER
+    look_gap_s: float = 0.0
+    sample_at: float = NEVER
+    ran: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be handed more."""
+        return self.phase is Phase.READY and not self.retiring and not self.ending and self.doom is None
 
     def load_s(self) -> float:
         """Seconds of work that it has not accounted for, by price."""

@@ -81,6 +81,12 @@ class Results:
         if now - self._flushed_at >= FLUSH_S:
             self._flush(now)
 
+    def cancelled(self) -> None:
+        """One task was interrupted because its client had cancelled it."""
+        self._close_run()
+        self._add(1, Form.CANCELLED, b"")
+        self.flush()
+
     def flush(self) -> None:
         """Send whatever waits."""
         self._flush(perf_counter())

@@ -17,10 +17,12 @@ import types
 from collections.abc import Callable
 from functools import partial
 from operator import length_hint
+from time import monotonic_ns
+from types import FrameType
 from typing import Any
 
 from taskmesh.core.chunk import unpack_sizes
-from taskmesh.errors import InitializerFailed
+from taskmesh.errors import InitializerFailed, TaskInterrupted, TaskTimeout
 from taskmesh.task import TaskInfo, enter_runner, plain_function
 from taskmesh.wire.payload import describe, dump_error, loads, unpickling_error
 from taskmesh.wire.pipe import (
@@ -37,10 +39,12 @@ from taskmesh.wire.pipe import (
     unpack_dose,
 )
 
-from .cells import CLAIMED, LIMIT, Cells
+from .cells import CLAIMED, FLUSH_SIGNAL, INTERRUPT_SIGNAL, LIMIT, SINCE, Cells
 from .results import Results
+from .tee import tee
 
 READ_BYTES = 256 * 1024
+TIMEOUT, CANCELLED = 1, 2  # why the daemon interrupts a task
 
 
 class Runner:
@@ -58,6 +62,7 @@ class Runner:
 
     def __init__(self, sock: socket.socket, cells: Cells, host: str) -> None:
         self._sock = sock
+        self._cells = cells
         self._words = cells.words
         self._host = host
         self._frames = Frames()
@@ -70,6 +75,10 @@ class Runner:
         self._dose: Dose | None = None
         self._offset = 0  # of the task, or of the end of the block, that runs
         self._iterator: Any = None  # over the block that runs: how much is left of it tells which item runs
+        self._values: list[Any] = []  # of the items of that block that have ended,
+        self._sent = 0  # and how many of these were reported early
+        self._raised = -1  # position of the task that was interrupted last: each is, once
+        self.forked = False  # this is a child that a task has forked
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -102,9 +111,68 @@ class Runner:
         dose = self._dose
         if dose is None:
             return None
-        left = length_hint(self._iterator) + 1 if self._iterator is not None else 0
-        number = dose.chunk.first + self._offset - left
+        number = dose.chunk.first + self._current_offset()
         return TaskInfo(f"{dose.session:016x}-{dose.spec}-{number}", dose.attempt, dose.name, self._host)
+
+    def _current_offset(self) -> int:
+        left = length_hint(self._iterator) + 1 if self._iterator is not None else 0
+        return self._offset - left
+
+    # ---- signals --------------------------------------------------------------------------------------------
+    #
+    # Handlers run between any two steps of the main thread, our own as well as a task's. They act only while the frame
+    # that has called the task stands on the line of that call. An exception from there is that task's, and nothing
+    # of ours is half done; and the loop pays nothing for it.
+
+    def on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The daemon wants the task ended that it has named in the cells: raise in it, once, if it still runs."""
+        dose = self._called_from(frame)
+        if dose is None:
+            return
+        self._flush_early()
+        position, reason = self._cells.interrupt()
+        if position == self._raised or position != dose.at + self._current_offset() - dose.lo:
+            return
+        self._raised = position
+        info = self._current()
+        assert info is not None
+        what = f"task {info.id} of {info.name} on {info.host}"
+        if reason == TIMEOUT:
+            raise TaskTimeout(f"{what} ran longer than its timeout of {dose.timeout_s:g} s")
+        raise TaskInterrupted(f"{what} was cancelled")
+
+    def on_flush(self, number: int, frame: FrameType | None) -> None:
+        """A task takes long while others, which have ended before it, wait to be reported."""
+        if self._called_from(frame) is not None:
+            self._flush_early()
+
+    def _called_from(self, frame: FrameType | None) -> Dose | None:
+        """The dose that runs, if `frame` is the task's, or that of our call to it."""
+        if self.forked:
+            return None
+        while frame is not None:
+            lines = _CALLS.get(frame.f_code)
+            if lines is not None:
+                return self._dose if frame.f_lineno in lines else None
+            frame = frame.f_back
+        return None
+
+    def _flush_early(self) -> None:
+        if self._iterator is not None and len(self._values) > self._sent:
+            assert self._dose is not None
+            values = self._values[self._sent :]
+            self._sent += len(values)
+            self._results.values(values, self._dose.name)
+        self._results.flush()
+
+    def _failed(self, error: BaseException, position: int) -> None:
+        """A task has raised; perhaps what we raised in it."""
+        if position == self._raised:
+            if isinstance(error, TaskInterrupted):
+                self._results.cancelled()
+                return
+            _forget_handler(error)
+        self._results.error(dump_error(error, 1))
 
     # ---- functions ------------------------------------------------------------------------------------------
 
@@ -216,9 +284,13 @@ class Runner:
         sizes = unpack_sizes(chunk.sizes)
         start = sum(sizes[:skip])
         position = dose.at
+        singly = dose.singly or dose.timeout_s > 0
         for offset in range(dose.lo, dose.hi):
             end = start + sizes[offset - chunk.base]
             position += 1
+            if singly:
+                results.flush()
+                words[SINCE] = monotonic_ns()
             before = words[CLAIMED]  # `_claim`, inline: this loop is the hot one
             words[CLAIMED] = position << CLAIM_BITS | 1
             if words[LIMIT] < position:
@@ -235,7 +307,7 @@ class Runner:
                 try:
                     value = function(*call) if type(call) is tuple else function(*call[0], **call[1])
                 except BaseException as error:
-                    results.error(dump_error(error, 1))
+                    self._failed(error, position - 1)
                 else:
                     results.value(value, dose.name)
             start = end
@@ -295,29 +367,54 @@ class Runner:
         """Run items `[lo, hi)` of a leaf that begins at `base`, by blocks; returns how far it came."""
         results = self._results
         offset = lo
+        singly = dose.singly or dose.timeout_s > 0
         while offset < hi:
             end = min(hi, offset + dose.block)
+            if singly:
+                results.flush()
+                self._words[SINCE] = monotonic_ns()
             if not self._claim(dose, offset, end - offset):
                 return offset
             self._offset = end
             first = self._iterator = iter(columns[0][offset - base : end - base])
             rest = [column[offset - base : end - base] for column in columns[1:]]
             values: list[Any] = []
+            self._values, self._sent = values, 0
             try:
                 values.extend(map(function, first, *rest))
             except BaseException as error:
                 self._iterator = None
-                results.values(values, dose.name)
-                results.error(dump_error(error, 1))
-                offset += len(values) + 1
+                results.values(values[self._sent :], dose.name)
+                offset += len(values)
+                if offset < end:  # else: an interrupt that came when the last one had ended
+                    self._failed(error, dose.at + offset - dose.lo)
+                    offset += 1
                 continue
             self._iterator = None
-            results.values(values, dose.name)
+            results.values(values[self._sent :] if self._sent else values, dose.name)
             offset += len(values)
             if offset < end:  # `map` takes a StopIteration out of the function for its own end
                 results.error(dump_error(StopIteration()))
                 offset += 1
         return hi
+
+
+def _call_lines(function: Callable[..., Any]) -> frozenset[int | None]:
+    """The lines on which one of our loops calls a task: nothing else there is called with `*`."""
+    steps = dis.get_instructions(function)
+    return frozenset(s.positions.lineno for s in steps if s.opname == "CALL_FUNCTION_EX" and s.positions is not None)
+
+
+_CALLS = {loop.__code__: _call_lines(loop) for loop in (Runner._run_calls, Runner._run_leaf)}
+
+
+def _forget_handler(error: BaseException) -> None:
+    """Cut our handler's frame off the end of a traceback."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        if trace.tb_next.tb_frame.f_code is Runner.on_interrupt.__code__:
+            trace.tb_next = None
+        trace = trace.tb_next
 
 
 def _flush_standard_streams() -> None:
@@ -338,14 +435,20 @@ def main(sock: socket.socket, cells_fd: int, host: str) -> None:
     sys.modules["__main__"] = main_module
     sock.setblocking(True)
     cells, pid = Cells(cells_fd), os.getpid()
+    runner, tail = Runner(sock, cells, host), tee(cells)
 
     def no_runner() -> None:  # a task has forked: its child must neither claim nor answer
+        runner.forked = True
+        tail.close()
         sock.close()
         cells.close()
 
     os.register_at_fork(after_in_child=no_runner)
+    signal.signal(INTERRUPT_SIGNAL, runner.on_interrupt)
+    signal.signal(FLUSH_SIGNAL, runner.on_flush)
+    signal.siginterrupt(FLUSH_SIGNAL, False)  # C code that does not expect to be interrupted is left alone
     try:
-        Runner(sock, cells, host).run()
+        runner.run()
     except ConnectionError:
         pass  # the daemon is gone, and so are we
     except (OSError, ValueError):
