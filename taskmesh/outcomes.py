@@ -63,6 +63,8 @@ def open_failure(outcome: m.Outcome, name: str, task: str) -> BaseException:
 
 def _open_report(report: dict[str, Any], task: str) -> BaseException:
     """What the daemon has written of a task that its runner did not end itself."""
+    if "why" in report:  # the hub's own word: nobody was left to write another
+        return WorkerLost(f"{task} may have started, and has no result: {report['why']}")
     where = f"runner {report['pid']} of worker {report['worker']} on {report['host']}"
     lines = str(report["output"]).splitlines()[-20:]
     printed = "\nThe last lines that it printed:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
