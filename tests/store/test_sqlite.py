@@ -241,7 +241,7 @@ def recovers(store: SqliteStore, bell: Bell, made: list[Record], make_room: Call
     """A failing store says why, keeps what was committed, and commits the rest when it can."""
     assert store.error is not None and why in store.error and str(store.path) in store.error
     committed = store.committed
-    assert 0 < committed < len(made)
+    assert committed == len(made) - len(SESSION)  # a batch for the session, one for each body, and the last has failed
     assert stored(crashed(store.path, store.path.parent.parent / "copy")) == Model(made[:-1]).plain()
     made.append(PutOutcome(1, outcome()))
     store.append(made[-1])
@@ -326,6 +326,12 @@ def test_what_is_undone_before_the_commit_is_never_written() -> None:
     written = dict(effect.statements())
     assert not [name for name in written if name.startswith("put")]
     assert written["raise_submitted"] == [(512, 1, 0)]
+
+
+def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    with opened(tmp_path / "hub.db") as (store, _):
+        settings = [store._database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")]
+    assert settings == [2, "wal"]  # 2: FULL
 
 
 def test_every_statement_has_a_place_in_the_order() -> None:
