@@ -79,7 +79,7 @@ class Model:
         self.specs: dict[tuple[int, int], Spec] = {}
         self.submitted: dict[tuple[int, int], int] = {}
         self.chunks: dict[tuple[int, int, int], tuple[Chunk, Ranges]] = {}
-        self.outcomes: dict[tuple[int, int, int, int], Outcome] = {}
+        self.outcomes: dict[tuple[int, int, int, int, int], Outcome] = {}
         self.bodies: dict[bytes, bytes] = {}
         for record in records:
             self.apply(record)
@@ -112,11 +112,11 @@ class Model:
                     self.chunks[session, number, first] = (self.chunks[session, number, first][0], left)
                     self._ended(session, number, first)
             case PutOutcome(session, new):
-                key = (session, new.spec, new.first, new.lo)
+                key = (session, new.spec, new.first, new.lo, new.hi)
                 self.outcomes.pop(key, None)
                 self.outcomes[key] = new
-            case DropOutcome(session, number, first, lo):
-                self.outcomes.pop((session, number, first, lo), None)
+            case DropOutcome(session, number, first, lo, hi):
+                self.outcomes.pop((session, number, first, lo, hi), None)
 
     def _ended(self, *key: int) -> None:
         session, number, first = key

@@ -322,7 +322,7 @@ def test_what_is_undone_before_the_commit_is_never_written() -> None:
 
     effect = changes.Changes(count(1))
     effect.apply([PutChunk(1, 0, chunk(0, 512), [(0, 512)]), PutOutcome(1, outcome()), PutLeft(1, 0, 0, [])])
-    effect.apply([DropOutcome(1, 0, 0, 0)])
+    effect.apply([DropOutcome(1, 0, 0, 0, 1)])
     written = dict(effect.statements())
     assert not [name for name in written if name.startswith("put")]
     assert written["raise_submitted"] == [(512, 1, 0)]
