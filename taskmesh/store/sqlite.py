@@ -177,14 +177,14 @@ class SqliteStore:
             raise
 
     def _failed(self, error: Exception) -> None:
+        if isinstance(error, sqlite3.Error):
+            self._try("PRAGMA wal_checkpoint(TRUNCATE)")  # gives back the room that the log takes
         text = describe(error, self.path)
         if text != self.error:
             unexpected = not isinstance(error, sqlite3.Error)
             log.error("%s; it is tried again every second", text, exc_info=error if unexpected else None)
             self.error = text
             self._tell()
-        if isinstance(error, sqlite3.Error):
-            self._try("PRAGMA wal_checkpoint(TRUNCATE)")  # gives back the room that the log takes
 
     def _tell(self) -> None:
         try:
