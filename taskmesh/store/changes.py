@@ -52,7 +52,7 @@ class _SpecChanges:
         self.submitted = 0
         self.chunks: dict[int, PutChunk | None] = {}
         self.left: dict[int, Ranges] = {}  # of chunks that are stored already
-        self.outcomes: dict[tuple[int, int], tuple[int, Outcome] | None] = {}
+        self.outcomes: dict[tuple[int, int, int], tuple[int, Outcome] | None] = {}
 
 
 class _SessionChanges:
@@ -139,10 +139,10 @@ class Changes:
     def _put_outcome(self, record: PutOutcome) -> None:
         outcome = record.outcome
         changes = self._spec(record.session, outcome.spec)
-        changes.outcomes[outcome.first, outcome.lo] = (next(self._positions), outcome)
+        changes.outcomes[outcome.first, outcome.lo, outcome.hi] = (next(self._positions), outcome)
 
     def _drop_outcome(self, record: DropOutcome) -> None:
-        self._spec(record.session, record.spec).outcomes[record.first, record.lo] = None
+        self._spec(record.session, record.spec).outcomes[record.first, record.lo, record.hi] = None
 
     def statements(self) -> Iterator[tuple[str, Rows]]:
         """Names of statements (sql/statements.sql) and their rows, in the order in which to run them."""
@@ -191,11 +191,11 @@ class Changes:
                 )
         for first, left in changes.left.items():
             write("put_remaining", json.dumps(left), key, number, first)
-        for (first, lo), entry in changes.outcomes.items():
-            write("drop_outcome", key, number, first, lo)
+        for (first, lo, hi), entry in changes.outcomes.items():
+            write("drop_outcome", key, number, first, lo, hi)
             if entry is not None:
                 position, outcome = entry
-                write("put_outcome", position, key, number, first, lo, outcome.hi, outcome.form, outcome.blob)
+                write("put_outcome", position, key, number, first, lo, hi, outcome.form, outcome.blob)
 
 
 DROP_SESSION = (

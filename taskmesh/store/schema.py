@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import StoreError
@@ -62,6 +63,8 @@ def _create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     if path.is_dir():
         raise StoreError(f"{path} is a directory, not a store: {ELSEWHERE}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreError(_MEANINGS["SQLITE_READONLY"].format(path=path, elsewhere=ELSEWHERE))
     if path.stat().st_mode & 0o022:
         raise StoreError(f"others may write to {path}, and so could run anything on the workers: chmod 600 {path}")
 
@@ -69,25 +72,43 @@ def _create(path: Path) -> None:
 def _prepare(database: sqlite3.Connection, path: Path) -> None:
     """Lock, look, migrate. The lock is SQLite's own: it goes with the process, however that ends."""
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
-    database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; it costs a page in a thousand
     found = _identify(database, path)
     (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise StoreError(_damaged(path, verdict))
+    if not found:
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only possible now; it costs a page in a thousand
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     database.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
-    database.execute("BEGIN EXCLUSIVE")  # a file that cannot be written fails here, and not at the first task
-    database.execute(f"PRAGMA user_version = {found}")
-    database.execute("COMMIT")
     for migration in MIGRATIONS[found:]:
-        try:
+        with _undone(database):
             database.executescript(migration.read_text())
-        except sqlite3.Error:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
+    try:
+        with _undone(database):  # a file that cannot be written is refused here, and not at the first task
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(f"PRAGMA user_version = {SCHEMA}")
+            database.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_FULL":  # what is there can be delivered all the same, and makes room
             raise
+
+
+@contextmanager
+def _undone(database: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that fails leaves nothing behind."""
+    try:
+        yield
+    except BaseException:
+        roll_back(database)
+        raise
+
+
+def roll_back(database: sqlite3.Connection) -> None:
+    """End the transaction, unless SQLite has done so itself, as it does for some errors."""
+    if database.in_transaction:
+        database.execute("ROLLBACK")
 
 
 def _identify(database: sqlite3.Connection, path: Path) -> int:
@@ -107,8 +128,8 @@ def _identify(database: sqlite3.Connection, path: Path) -> int:
 
 def _damaged(path: Path, detail: object) -> str:
     return (
-        f"{path} is damaged ({detail}): move it away together with {path.name}-wal and start again without what it "
-        f"holds, or try to save that with `sqlite3 {path} .recover`"
+        f"{path} is damaged ({' '.join(str(detail).split())}): move it away together with {path.name}-wal and start "
+        f"again without what it holds, or try to save that with `sqlite3 {path} .recover`"
     )
 
 
@@ -120,15 +141,17 @@ def describe(error: Exception, path: Path) -> str:
     for prefix, text in _MEANINGS.items():
         if code.startswith(prefix):
             return text.format(path=path, elsewhere=ELSEWHERE, code=code)
-    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or isinstance(error, ValueError):
+    if code.startswith("SQLITE_CORRUPT") or isinstance(error, ValueError):
         return _damaged(path, error)
     return f"{path} cannot be used: {type(error).__name__}: {error}"
 
 
 _MEANINGS = {
     "SQLITE_BUSY": "{path} is in use by another hub: stop that one, or {elsewhere}",
+    "SQLITE_NOTADB": "{path} is no SQLite file, or its beginning is damaged: {elsewhere}",
     "SQLITE_FULL": "the disk is full: {path} cannot grow. Make room there",
-    "SQLITE_READONLY": "{path} is read-only: make the file, its directory and its disk writable, or {elsewhere}",
+    "SQLITE_READONLY": "{path} cannot be read and written: make the file, its directory and its disk writable, "
+    "or {elsewhere}",
     "SQLITE_CANTOPEN": "{path} cannot be opened: make the file and its directory readable and writable, or {elsewhere}",
     "SQLITE_PERM": "{path} cannot be opened: make the file and its directory readable and writable, or {elsewhere}",
     "SQLITE_IOERR": "the disk fails: {path} could not be read or written ({code}). Look at the system's log",

@@ -24,7 +24,7 @@ from ..core.records import Record, Snapshot
 from ..errors import StoreError
 from .changes import Changes
 from .reading import last_position, load
-from .schema import STATEMENTS, describe, open_database
+from .schema import STATEMENTS, describe, open_database, roll_back
 
 log = logging.getLogger("taskmesh.store")
 
@@ -173,19 +173,18 @@ class SqliteStore:
                 database.executemany(STATEMENTS[name], rows)
             database.execute("COMMIT")
         except BaseException:
-            if database.in_transaction:  # some errors roll back by themselves
-                database.execute("ROLLBACK")
+            roll_back(database)
             raise
 
     def _failed(self, error: Exception) -> None:
+        if isinstance(error, sqlite3.Error):
+            self._try("PRAGMA wal_checkpoint(TRUNCATE)")  # gives back the room that the log takes
         text = describe(error, self.path)
         if text != self.error:
             unexpected = not isinstance(error, sqlite3.Error)
             log.error("%s; it is tried again every second", text, exc_info=error if unexpected else None)
             self.error = text
             self._tell()
-        if isinstance(error, sqlite3.Error):
-            self._try("PRAGMA wal_checkpoint(TRUNCATE)")  # gives back the room that the log takes
 
     def _tell(self) -> None:
         try:
@@ -196,7 +195,7 @@ class SqliteStore:
     def _shrink(self) -> None:
         """While nothing waits: give unused pages back to the disk."""
         while self._queue.empty() and self._unused_bytes() > SLACK_BYTES:
-            if not self._try(f"PRAGMA incremental_vacuum({VACUUM_PAGES})"):
+            if not self._try(f"PRAGMA incremental_vacuum({VACUUM_PAGES})") or not self._try("PRAGMA wal_checkpoint"):
                 return
 
     def _unused_bytes(self) -> int:

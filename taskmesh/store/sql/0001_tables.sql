@@ -57,7 +57,7 @@ CREATE TABLE outcome (
     hi       INTEGER NOT NULL,
     form     INTEGER NOT NULL,
     blob     BLOB NOT NULL,
-    UNIQUE (session, spec, first, lo)
+    UNIQUE (session, spec, first, lo, hi)
 );
 
 PRAGMA application_id = 0x746D7368;             -- "tmsh"

@@ -42,7 +42,7 @@ INSERT INTO chunk (session, spec, first, base, count, grain, remaining, leaves) 
 UPDATE chunk SET remaining = ? WHERE session = ? AND spec = ? AND first = ?;
 
 -- name: drop_outcome
-DELETE FROM outcome WHERE session = ? AND spec = ? AND first = ? AND lo = ?;
+DELETE FROM outcome WHERE session = ? AND spec = ? AND first = ? AND lo = ? AND hi = ?;
 -- name: put_outcome
 INSERT INTO outcome (position, session, spec, first, lo, hi, form, blob) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
