@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -137,6 +139,48 @@ def test_tasks_that_the_hub_does_not_take_fail_with_its_reason(tmp_path: Path) -
 def results_place(mesh: Mesh) -> Any:
     """Where the map's tasks of `double` are."""
     return next(place for reference, place in mesh._places.values() if reference() is double)
+
+
+# ---- a hub that forgets while callers submit ------------------------------------------------------------------------
+
+
+def test_callers_that_submit_while_the_hub_forgets_lose_nothing_and_get_nothing_twice() -> None:
+    """Their chunks must not go before those that are offered again; every result is the right one, and each comes."""
+    stop = threading.Event()
+    results: list[list[tuple[int, Future[int]]]] = [[] for _ in range(3)]
+    ended: list[Future[int]] = []
+
+    def caller(mine: list[tuple[int, Future[int]]]) -> None:
+        n = 0
+        while not stop.is_set():
+            for _ in range(50):
+                future = mesh.submit(double, n)
+                future.add_done_callback(ended.append)  # type: ignore[arg-type]
+                mine.append((n, future))
+                n += 1
+            mine[-1][1].result(60)
+
+    with Mesh(workers=1, window=500_000) as mesh:
+        assert mesh._private is not None
+        threads = [threading.Thread(target=caller, args=(mine,)) for mine in results]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            before = len(ended)
+            until(lambda before=before: len(ended) > before + 500, "tasks end", 60)  # type: ignore[misc]
+            os.kill(mesh._private.pid, signal.SIGKILL)
+        stop.set()
+        for thread in threads:
+            thread.join(90)
+            assert not thread.is_alive()
+        assert mesh._client is not None
+        everything = [pair for mine in results for pair in mine]
+        assert all(future.result(60) == 2 * n for n, future in everything)
+        until(lambda: len(ended) >= len(everything), "every callback was called")
+        assert len(ended) == len(everything) == len(set(ended))
+        with mesh._client.lock:
+            mesh._client.session.check()
+            assert mesh._client.session.weight == 0
 
 
 # ---- cancelling -----------------------------------------------------------------------------------------------------
