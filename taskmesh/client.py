@@ -261,6 +261,7 @@ class Client:
     def _wait_for_room(self, size: int) -> None:
         """What a callback submits is let through: its thread brings what the others wait for."""
         if not self.in_receive_thread() and not self._over():
+            self.flush_all()  # what is still being gathered is not weighed yet
             self.window.wait(size)
 
     def _over(self) -> bool:

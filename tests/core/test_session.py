@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmesh.core import messages as m
-from taskmesh.core.session import ClientSpec, Session
+from taskmesh.core.session import WEIGHT, ClientSpec, Session
 from taskmesh.errors import LocalProtocolError
 
 D = b"0123456789abcdef"
@@ -160,3 +160,145 @@ def test_no_order_of_the_hubs_words_upsets_the_books(words: list[m.Outcome]) -> 
         session.check()
     assert len(ended) == len(set(ended)), "every task ends once"
     assert session.unsettled == 4 - len(ended)
+
+
+def test_what_is_unsettled_is_weighed_until_it_has_ended(session: Session[str]) -> None:
+    spec = define(session)
+    sealed(session, spec, "aaaa", "bb", "c")
+    assert session.weight == 7 + 3 * WEIGHT
+    session.outcome(ok(0, 0, 2))
+    session.check()
+    assert session.weight == 7 + WEIGHT, "the chunk's payload is kept until all of it has ended"
+    session.outcome(ok(0, 0, 3))
+    assert session.weight == 0
+    session.add_items(spec, [b"xyz", b"uv"], [300, 300], 1, object())
+    assert session.weight == 5 + 2 * WEIGHT, "a leaf of a map counts once"
+    session.outcome(ok(3, 0, 600))
+    assert session.weight == 0
+    session.check()
+
+
+def test_a_seal_that_is_repeated_weighs_once_and_forgets_nothing(session: Session[str]) -> None:
+    spec = define(session)
+    session.open_chunk(spec).calls.append((b"a", "a"))
+    session.seal(spec)
+    kept = spec.sent[0]
+    session.seal(spec)
+    assert spec.sent[0] is kept
+    session.check()
+    assert session.weight == 1 + WEIGHT
+
+
+def test_what_the_hub_rejects_has_ended(session: Session[str]) -> None:
+    spec = define(session)
+    sealed(session, spec, "a", "b", "c")
+    session.outcome(ok(0, 1, 2))
+    rejected = session.rejected(m.Rejected(1, 0, "full"))
+    assert rejected is not None
+    assert rejected[0].waiters == ["a", "b", "c"]
+    assert rejected[1] == [(0, 1), (2, 3)]
+    assert session.rejected(m.Rejected(1, 0, "full")) is None
+    assert session.rejected(m.Rejected(9, 0, "full")) is None
+    assert (session.weight, session.unsettled) == (0, 0)
+    session.check()
+
+
+def test_a_cancel_is_asked_of_a_hub_that_forgot_once_more(session: Session[str]) -> None:
+    spec = define(session)
+    submit = sealed(session, spec, "a", "b", "c")
+    session.outcome(ok(0, 0, 1))
+    asked = session.cancel(spec, 0, [(0, 2)], interrupt=True)
+    assert asked == [m.Cancel(1, 0, 1, 2, True)], "what has ended is not cancelled"
+    assert session.cancel(spec, 0, [(0, 2)], interrupt=True) == asked
+    assert session.cancel(spec, 7, [(0, 2)]) == []
+    assert session.offer_again()[2:] == [submit._replace(left=[(1, 3)]), *asked]
+
+
+def test_what_is_offered_again_is_not_sent_a_second_time_behind_newer_chunks(session: Session[str]) -> None:
+    """The hub takes the chunks of a spec in order, and an older one for a repetition."""
+    spec = define(session)
+    session.unsent.clear()
+    session.add_items(spec, [b"x"], [1], 1, object())
+    session.open_chunk(spec).calls.append((b"a", "a"))
+    session.seal(spec)  # and the caller is stopped before `sealed`
+    offered = session.offer_again()
+    assert [x.chunk.first for x in offered if isinstance(x, m.Submit)] == [0, 1]
+    assert not session.unsent
+    assert session.seal(spec) is None
+    session.check()
+
+
+def test_who_waits_is_told_once_when_a_session_gives_up(session: Session[str]) -> None:
+    spec = define(session)
+    owner = object()
+    sealed(session, spec, "a")
+    session.add_items(spec, [b"x"], [1], 1, owner)
+    session.add_items(spec, [b"x"], [1], 1, owner)
+    session.open_chunk(spec).calls.append((b"b", "b"))
+    session.seal(spec)
+    assert session.give_up() == (["a", "b"], [owner])
+    assert session.give_up() == ([], [])
+    session.check()
+    assert (session.weight, session.unsettled) == (0, 0)
+
+
+@given(st.lists(st.sampled_from(["submit", "items", "seal", "stop", "end", "reject", "reset"]), max_size=30))
+def test_no_reset_and_no_stopped_caller_loses_a_task(steps: list[str]) -> None:
+    """A hub that forgets at any time, between any two steps of a caller, still ends every task once."""
+    session: Session[str] = Session()
+    spec = define(session)
+    hub: dict[int, list[tuple[int, int]]] = {}
+    submitted = 0  # as the hub's: what is below was taken, or came too late
+    tasks = 0
+    ended: list[int] = []
+
+    def receive(messages: list[m.LinkMessage]) -> None:
+        nonlocal submitted
+        for message in messages:
+            if isinstance(message, m.Submit) and message.chunk.first >= submitted:
+                submitted = message.chunk.first + message.chunk.count
+                hub[message.chunk.first] = list(message.left) or [(0, message.chunk.count)]
+
+    def send(submit: m.Submit | None) -> None:
+        receive(list(session.unsent))
+        session.unsent.clear()
+        receive([submit] if submit else [])
+
+    def end(first: int) -> None:
+        for lo, hi in hub.pop(first):
+            delivery = session.outcome(ok(first, lo, hi))
+            ended.extend(first + n for a, b in (delivery.fresh if delivery else []) for n in range(a, b))
+
+    for step in steps:
+        if step == "submit":
+            if spec.open is not None and spec.open.frozen:
+                send(session.seal(spec))
+                session.sealed(spec)
+            session.open_chunk(spec).calls.append((b"a", "a"))
+            tasks += 1
+        elif step in ("seal", "items"):
+            send(session.seal(spec))
+            session.sealed(spec)
+            if step == "items":
+                session.add_items(spec, [b"xx"], [2], 1, object())
+                tasks += 2
+        elif step == "stop":
+            session.seal(spec)
+        elif step == "end" and hub:
+            end(min(hub))
+        elif step == "reject" and hub:
+            first = max(hub)
+            rejected = session.rejected(m.Rejected(1, first, "full"))
+            del hub[first]
+            ended.extend(first + n for a, b in (rejected[1] if rejected else []) for n in range(a, b))
+        elif step == "reset":
+            hub.clear()
+            submitted = 0
+            receive(session.offer_again())
+        session.check()
+    send(session.seal(spec))
+    session.sealed(spec)
+    for first in sorted(hub):
+        end(first)
+    assert sorted(ended) == list(range(tasks))
+    assert (session.unsettled, session.weight) == (0, 0)
