@@ -155,7 +155,7 @@ def test_callers_that_submit_while_the_hub_forgets_lose_nothing_and_get_nothing_
         while not stop.is_set():
             for _ in range(50):
                 future = mesh.submit(double, n)
-                future.add_done_callback(ended.append)  # type: ignore[arg-type]
+                future.add_done_callback(ended.append)
                 mine.append((n, future))
                 n += 1
             mine[-1][1].result(60)
