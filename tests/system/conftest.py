@@ -19,9 +19,10 @@ from .processes import MARK, Fleet, below, described, mesh_directories, ours, un
 @pytest.fixture(scope="session", autouse=True)
 def _session_of_its_own() -> Iterator[None]:
     """A short TMPDIR and a mark in the environment, so that other users of this machine do not disturb."""
-    before = {name: os.environ.get(name) for name in ("TMPDIR", MARK, "TASKMESH_HUB")}
+    before = {name: os.environ.get(name) for name in ("TMPDIR", MARK, "TASKMESH_HUB", "XDG_STATE_HOME")}
     directory = tempfile.mkdtemp(prefix="tm-")
     os.environ["TMPDIR"] = directory
+    os.environ["XDG_STATE_HOME"] = directory  # where hubs keep their work
     os.environ[MARK] = uuid.uuid4().hex
     os.environ.pop("TASKMESH_HUB", None)
     tempfile.tempdir = None
