@@ -23,7 +23,7 @@ from .core import messages as m
 from .core.roster import DEAD_AFTER_S
 from .core.scheduler import SESSION_GRACE_S, Scheduler
 from .core.statistics import Statistics
-from .errors import AddressError, PeerProtocolError, TaskmeshError
+from .errors import AddressError, PeerProtocolError, StoreError, TaskmeshError
 from .journal import Journal, OpenStore
 from .lanes import Lane, Lanes
 from .transport.endpoints import LANE_PORTS, Address
@@ -391,12 +391,21 @@ class Hub:
             What to tell them.
         back
             Whether the hub will be back, with all it knows: peers then wait for it.
+
+        Raises
+        ------
+        StoreError
+            Not everything could be committed. Everything is closed all the same.
         """
         now = self._loop.now()
+        failure: StoreError | None = None
         if self._journal is not None:
-            self._journal.close()
-            self._journal = None
-            self._act(a.Stop(), now)
+            journal, self._journal = self._journal, None
+            try:
+                journal.close()
+                self._act(a.Stop(), now)
+            except StoreError as error:
+                failure = error
         present = list(self._lanes.by_instance.values())
         lanes = [*present, *(lane for _, lane in self._leaving)]
         for lane in lanes:
@@ -411,6 +420,8 @@ class Hub:
         for sock in (self._control, self._submit, self._sink):
             self._loop.forget(sock)
             close(sock, linger_ms=100)
+        if failure is not None:
+            raise failure
 
     def document(self, now: float) -> dict[str, object]:
         """What `taskmesh status` shows."""

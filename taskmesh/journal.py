@@ -106,9 +106,17 @@ class Journal:
             self._listener.on_store_error(self._error)
 
     def close(self) -> None:
-        """Commit everything, and let go of the store."""
+        """Commit everything, and let go of the store.
+
+        Raises
+        ------
+        StoreError
+            Not everything could be committed.
+        """
         self._store.flush()
-        self._store.close()
-        self._loop.forget(self._wake_read)
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        try:
+            self._store.close()
+        finally:
+            self._loop.forget(self._wake_read)
+            os.close(self._wake_read)
+            os.close(self._wake_write)

@@ -210,8 +210,12 @@ def _serve(address: Address, lanes: tuple[int, int] | None, store: str, session_
     print(f"taskmesh hub is ready at {hub.address}{_remarks(address, lanes, store)}", flush=True)
     loop.run()
     unfinished = stored and not hub.drained
-    hub.close("the hub was stopped" if unfinished or stopper.exit_code else "the hub was shut down", back=unfinished)
-    context.destroy()
+    try:
+        hub.close("the hub was stopped" if unfinished or stopper.exit_code else "the hub was shut down", unfinished)
+    except StoreError as error:
+        raise CommandError(ExitCode.STORE, str(error)) from None
+    finally:
+        context.destroy()
     return stopper.exit_code
 
 

@@ -15,6 +15,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
 
+MOST = (1 << 62) - 1  # of task numbers: a store has 63 bits for them
 SIZE = "I"  # leaf sizes travel as little-endian unsigned 32-bit integers
 
 
@@ -97,6 +98,8 @@ class Chunk:
             return f"the leaves hold {held} tasks, and should hold {self.count}"
         if self.first < 0 or self.base < 0 or self.grain < 1:
             return "a negative number, or a grain below 1"
+        if max(self.first + self.count, self.base, self.grain) > MOST:
+            return "a number of 63 bits or more"
         return None
 
     def cut(self, lo: int, hi: int) -> Chunk:

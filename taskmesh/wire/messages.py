@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from ..core import messages as m
-from ..core.chunk import Chunk
+from ..core.chunk import MOST, Chunk
 from ..errors import LocalProtocolError, PeerProtocolError
 
 Message = m.LinkMessage | m.ControlMessage
@@ -101,8 +101,8 @@ def _outcome(fields: Sequence[Any]) -> m.Outcome:
         raise PeerProtocolError("the fields of an outcome have the wrong types")
     outcome = m.Outcome(*fields)
     _range(outcome.lo, outcome.hi)
-    if outcome.spec < 0 or outcome.first < 0:
-        raise PeerProtocolError("an outcome of a negative spec or task")
+    if not 0 <= outcome.spec <= MOST or not 0 <= outcome.first <= MOST or outcome.hi > MOST:
+        raise PeerProtocolError("an outcome of a spec or task that is none")
     form = m.Form(outcome.form)
     if form in (m.Form.ERROR, m.Form.LOST) and outcome.hi != outcome.lo + 1:
         raise PeerProtocolError(f"an outcome of form {form.name} speaks of {outcome.hi - outcome.lo} tasks")
@@ -133,8 +133,8 @@ def _digests(digest: bytes, init: bytes = b"") -> None:
 
 def _spec(f: Sequence[Any]) -> m.Spec:
     _digests(f[2], f[3])
-    if f[0] < 0:
-        raise PeerProtocolError("a negative number of a spec")
+    if not 0 <= f[0] <= MOST or abs(f[4]) > MOST:
+        raise PeerProtocolError("a number of a spec, or a priority, that is none")
     return m.Spec._make((*f[:5], _limits(f[5])))
 
 
@@ -174,7 +174,7 @@ def _strike(f: Sequence[Any]) -> m.Strike:
 def _limits(fields: Sequence[Any]) -> m.Limits:
     if [type(field) for field in fields] != [float, int, bool]:
         raise PeerProtocolError("the fields of limits have the wrong types")
-    if not 0.0 <= fields[0] < math.inf or fields[1] < 0:
+    if not 0.0 <= fields[0] < math.inf or not 0 <= fields[1] <= MOST:
         raise PeerProtocolError("a limit that is none")
     return m.Limits(*fields)
 

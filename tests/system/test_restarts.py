@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from taskmesh import Mesh, WorkerLost, task
+from taskmesh import HubUnreachable, Mesh, WorkerLost, task
+from taskmesh.client import Client
+from taskmesh.errors import HubFull
+from taskmesh.wire.payload import dump_body, dump_call
 
-from .processes import Fleet, alive, free_ports, holder, kill, running, tallied, until
+from .processes import Fleet, Started, alive, free_ports, holder, kill, running, tallied, until
 from .tasks import double, hold, sleep, tally
 
 TASKS = 400
@@ -138,3 +141,88 @@ def test_what_waits_behind_a_long_task_moves_to_a_worker_that_joins(tmp_path: Pa
             assert [future.result(10) for future in waiting] == [0.01] * 5
             (tmp_path / "held.go").touch()
             assert held.result(10) == "held"
+
+
+def test_what_a_frozen_worker_has_queued_moves_to_another(tmp_path: Path) -> None:
+    with fixed_fleet(tmp_path, "memory") as fleet:
+        frozen = fleet.worker()
+        with Mesh(fleet.address) as mesh:
+            held = mesh.submit(hold, str(tmp_path), "held")
+            holder(tmp_path, "held")
+            waiting = [mesh.submit(tally, str(tmp_path / "ran"), n) for n in range(20)]
+            frozen.signal(signal.SIGSTOP)
+            fleet.worker()
+            until(lambda: sum(future.done() for future in waiting) >= 19, "all but what its runner was handed")
+            assert not held.done()
+            (tmp_path / "held.go").touch()
+            frozen.signal(signal.SIGCONT)
+            assert held.result(10) == "held"
+            assert (tmp_path / "held.started").read_text().count("\n") == 1, "what runs does not move"
+            assert [future.result(10) for future in waiting] == list(range(20))
+        assert sum(tallied(tmp_path / "ran").values()) == 20
+
+
+def test_a_client_that_was_frozen_for_longer_than_the_verdict_finds_its_results(tmp_path: Path) -> None:
+    with fixed_fleet(tmp_path, "memory") as fleet:
+        fleet.worker()
+        script = f"""
+            from taskmesh import Mesh
+            from tests.system.tasks import tally
+            mesh = Mesh({fleet.address!r})
+            futures = [mesh.submit(tally, {str(tmp_path / "ran")!r}, n, 0.005) for n in range(200)]
+            print("submitted", flush=True)
+            print("sum", sum(future.result(60) for future in futures))
+            mesh.shutdown()
+            """
+        with running(script, tmp_path) as client:
+            client.says("submitted")
+            client.signal(signal.SIGSTOP)
+            until(lambda: "is gone" in fleet.hub.output, "the hub gives it up", 25)
+            until(lambda: len(tallied(tmp_path / "ran")) == 200, "its work goes on")
+            client.signal(signal.SIGCONT)
+            client.says("sum 19900", 30)
+            assert client.ends() == 0, client.output
+        assert sum(tallied(tmp_path / "ran").values()) == 200
+
+
+def test_a_hub_that_never_comes_back_is_an_error(tmp_path: Path) -> None:
+    with fixed_fleet(tmp_path, "memory") as fleet:
+        client = Client(fleet.address, "impatient", lost_after=1.0)
+        client.start(10)
+        try:
+            place = client.define("double", dump_body(double, "double"), b"d" * 16, None, 0)
+            future = client.submit(place, dump_call((1,), {}, "double"))
+            fleet.hub.signal(signal.SIGKILL)
+            with pytest.raises(HubUnreachable, match="given up"):
+                future.result(20)
+        finally:
+            client.close()
+
+
+def test_a_full_disk_refuses_new_work_and_loses_none(tmp_path: Path) -> None:
+    """The hub may write 2 MB to a file: for it the disk is full after that."""
+    port = free_ports(24)
+    arguments = ["hub", "--listen", f"tcp://127.0.0.1:{port}", "--lanes", f"{port + 4}-{port + 23}"]
+    arguments += ["--store", f"sqlite://{tmp_path}/hub.db"]
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)); "
+        f"sys.argv = ['taskmesh', *{arguments!r}]; runpy.run_module('taskmesh', run_name='__main__', alter_sys=True)"
+    )
+    hub = Started(["-c", limited], tmp_path)
+    worker: Started | None = None
+    try:
+        hub.says("ready at")
+        with Mesh(f"tcp://127.0.0.1:{port}") as mesh:
+            accepted = [mesh.submit(len, bytes(100_000)) for _ in range(100)]
+            hub.says("taking no more tasks")
+            refused = mesh.submit(len, bytes(100_000))
+            with pytest.raises(HubFull, match=r"full|large|room|space"):
+                refused.result(10)
+            worker = Started(["-m", "taskmesh", "worker", f"tcp://127.0.0.1:{port}", "-n", "1"], tmp_path)
+            outcomes = [future.exception(30) for future in accepted]
+            assert all(outcome is None or isinstance(outcome, HubFull) for outcome in outcomes), outcomes
+            assert sum(outcome is None for outcome in outcomes) > 10
+    finally:
+        for started in (worker, hub):
+            if started is not None:
+                started.end_now()
