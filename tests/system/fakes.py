@@ -54,7 +54,7 @@ class FakeDaemon:
         self.welcomed = True
 
     def on_refused(self, why: str) -> None:
-        """The hub does not want it."""
+        """The hub does not want it: it ends."""
         self.refused = why
 
     def on_lost(self) -> None:
@@ -68,8 +68,6 @@ class FakeDaemon:
             self._give_back(message)
         elif isinstance(message, m.Goodbye):
             self.left = True
-            self._dead = True
-            self.membership.close(linger_ms=0)
 
     def _give_back(self, revoke: m.Revoke) -> None:
         """What waits is given back whole; what it does not have any more has been answered."""
@@ -99,6 +97,8 @@ class FakeDaemon:
 
     def on_time(self, now: float) -> None:
         """Answer what was held long enough."""
+        if self.left or self.refused is not None:
+            self.die()
         if self._dead:
             return
         done: list[m.Finished] = []
