@@ -27,6 +27,7 @@ from .errors import AddressError, PeerProtocolError, StoreError, TaskmeshError
 from .journal import Journal, OpenStore
 from .lanes import Lane, Lanes
 from .transport.endpoints import LANE_PORTS, Address
+from .transport.files import Room
 from .transport.local import LocalMembership
 from .transport.loop import Loop
 from .transport.sockets import Context, Socket, bind, close, get, make, put
@@ -106,6 +107,7 @@ class Hub:
         self._due = 0.0  # when `on_time` has something to do although nothing happened
         self._leaving: list[tuple[float, Lane]] = []
         self.dropped_frames = 0
+        self._room = Room()
         self._warned_at = -NEVER
         self.goodbye_by: float | None = None
         self._control = make(context, zmq.REP)
@@ -189,6 +191,8 @@ class Hub:
             or not lane.stream.resumable(request.seen)
         ):
             request = request._replace(epoch=0)  # nothing to resume
+        if lane is None and (why := self._room.lacks(now)) is not None:
+            return m.Refused(why)
         for action in self.scheduler.handle(a.Joined(request), now):
             if isinstance(action, a.Refuse):
                 return m.Refused(action.why)

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks import processes
 from benchmarks.chaos.faults import WEIGHTS
+from benchmarks.chaos.fleet import DISK, STORES
 from benchmarks.chaos.run import Failed, Plan, run
 from benchmarks.chaos.verdict import Verdict
 
@@ -53,11 +54,14 @@ def chaos(
     faults: Annotated[
         str, typer.Option(metavar="KIND,…", help=f"Which kinds. Default: all of {', '.join(WEIGHTS)}.")
     ] = "",
+    store: Annotated[str, typer.Option(help="Where the hub keeps its work: disk (SQLite) or memory.")] = DISK,
     baseline: Annotated[bool, typer.Option(help="First run the same undisturbed, to compare the time.")] = True,
     netns: Annotated[bool, typer.Option(help="In network namespaces, with links cut and healed. Needs root.")] = False,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep logs, record and store here.")] = None,
 ) -> None:
-    plan = Plan(tasks, seconds, kill_every, seed, daemons, runners, chosen(faults))
+    if store not in STORES:
+        raise typer.BadParameter(f"no store is called {store!r}; there are {', '.join(STORES)}", param_hint="--store")
+    plan = Plan(tasks, seconds, kill_every, seed, daemons, runners, chosen(faults), store)
     if netns:
         from tests.system.namespaces import why_not
 

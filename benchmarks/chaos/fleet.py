@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STARTED_WITHIN_S = 30.0
 STOPPED_WITHIN_S = 15.0
+DISK, MEMORY = STORES = "disk", "memory"
 LANES = 400
 """Ports for lanes: each registration takes one."""
 
@@ -151,19 +152,22 @@ class Fleet:
         How many daemons, and how many runners each.
     ports
         Free consecutive ports, at least `LANES + 3`.
+    store
+        Where the hub keeps its work: `DISK` (SQLite in `folder`) or `MEMORY`.
     hosts
         With hosts "hub", "d1", "d2", …: where each process runs.
     """
 
-    def __init__(self, folder: Path, daemons: int, runners: int, ports: range, hosts: "Hosts | None" = None) -> None:
+    def __init__(
+        self, folder: Path, daemons: int, runners: int, ports: range, store: str, hosts: "Hosts | None" = None
+    ) -> None:
         address = "127.0.0.1" if hosts is None else hosts.address("hub")
         self.address = f"tcp://{address}:{ports[0]}"
         self.hosts = hosts
         lanes = f"{ports[3]}-{ports[-1]}"
         insecure = [] if hosts is None else ["--insecure"]
-        store = ["--store", f"sqlite:///{folder}/hub.db"] if has_store() else []
-        self.durable = bool(store)
-        hub = ["hub", "--listen", self.address, "--lanes", lanes, *store, *insecure]
+        kept = "memory" if store == MEMORY else f"sqlite://{folder}/hub.db"
+        hub = ["hub", "--listen", self.address, "--lanes", lanes, "--store", kept, *insecure]
         self.hub = Member("hub", [*self.on("hub"), *taskmesh(*hub)], folder)
         worker = ["worker", self.address, "-n", str(runners), *insecure]
         self.daemons = [
@@ -211,9 +215,3 @@ class Fleet:
 def taskmesh(*arguments: str) -> list[str]:
     """The command line of taskmesh."""
     return [sys.executable, "-m", "taskmesh", *arguments]
-
-
-def has_store() -> bool:
-    """Whether this release's hub can keep its work on disk."""
-    said = subprocess.run(taskmesh("hub", "--help"), capture_output=True, text=True, check=True).stdout
-    return "--store" in said

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.chaos.client import Config
 from benchmarks.chaos.faults import CUT, WEIGHTS, Chaos, schedule
-from benchmarks.chaos.fleet import LANES, Fleet
+from benchmarks.chaos.fleet import DISK, LANES, Fleet
 from benchmarks.chaos.verdict import Verdict, judge
-from benchmarks.drive import ROOT
 
 if TYPE_CHECKING:
     from tests.system.namespaces import Hosts
 
+ROOT = Path(__file__).resolve().parents[2]
 SHARE_OF_TIME = 0.6
 """Undisturbed, the tasks take this share of the time for faults."""
 STUCK_AFTER_S = 120.0
@@ -37,6 +37,8 @@ class Plan(NamedTuple):
     daemons: int = 3
     runners: int = 2
     kinds: tuple[str, ...] = tuple(WEIGHTS)
+    store: str = DISK
+    """Where the hub keeps its work: "disk" or "memory"."""
     work_s: float | None = None
     """Per task; None: so much that the tasks alone take `SHARE_OF_TIME` of `seconds`."""
 
@@ -83,7 +85,7 @@ def run(plan: Plan, folder: Path, progress: Callable[[int], object], netns: bool
 
 
 def _run(plan: Plan, folder: Path, progress: Callable[[int], object], ports: range, hosts: "Hosts | None") -> Verdict:
-    fleet = Fleet(folder, plan.daemons, plan.runners, ports, hosts)
+    fleet = Fleet(folder, plan.daemons, plan.runners, ports, plan.store, hosts)
     chaos = Chaos(fleet, schedule(plan.seed, plan.kinds, plan.every_s) if plan.kinds else iter(()), plan.seconds)
     record = folder / "record"
     client: subprocess.Popen[bytes] | None = None

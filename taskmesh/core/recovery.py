@@ -146,6 +146,11 @@ def finish(scheduler: Scheduler) -> None:
             scheduler.deliveries.duplicate(session, Ended(None, instance, entry.fence, outcome.lo, outcome.hi))
     for holdings in recovery.holdings.values():
         for instance, holding in holdings:
-            if instance in scheduler.daemons:
+            if instance not in scheduler.daemons:
+                continue
+            if holding.session not in scheduler.sessions:
                 scheduler.do(Send(instance, m.Forget(holding.session)))
+                continue
+            for lo, hi in holding.ranges:  # its session goes on, with other work at this daemon
+                scheduler.do(Send(instance, m.Revoke(holding.fence, lo, hi)))
     recovery.outcomes, recovery.holdings = {}, {}

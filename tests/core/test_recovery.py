@@ -229,6 +229,17 @@ def test_an_outcome_whose_session_never_comes_is_settled_when_the_wait_is_over()
     world.expect_send(DAEMON, m.Settled([(5, 0, 1)]))
 
 
+def test_what_a_daemon_holds_of_a_chunk_that_never_comes_is_revoked_and_nothing_else_of_its_session() -> None:
+    world = restarted()
+    world.hears(DAEMON, m.Inventory([m.Holding(6, CLIENT, 1, 3, 1, False, [(0, 1), (4, 6)])]))
+    world.tick()
+    world.nothing_else()
+    world.tick(2.0)
+    world.expect_send(DAEMON, m.Revoke(6, 0, 1))
+    world.expect_send(DAEMON, m.Revoke(6, 4, 6))
+    world.nothing_else()
+
+
 # ---- at_most_once ---------------------------------------------------------------------------------------------------
 
 

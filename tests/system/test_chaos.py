@@ -1,0 +1,109 @@
+"""Real processes killed and frozen while tasks run: see `benchmarks.chaos`, of which these are small runs.
+
+The mixed run says whether anything is lost; one run for each kind of fault says which kind it was.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos.faults import WEIGHTS, schedule
+from benchmarks.chaos.fleet import DISK, STORES
+from benchmarks.chaos.run import Plan, run
+from benchmarks.chaos.verdict import Verdict
+
+from .namespaces import why_not
+
+SEED = int(os.environ.get("TASKMESH_CHAOS_SEED", "7"))
+long = pytest.mark.skipif(not os.environ.get("TASKMESH_LONG_TESTS"), reason="long: set TASKMESH_LONG_TESTS=1")
+
+
+def chaos(
+    folder: Path,
+    kinds: tuple[str, ...],
+    seconds: float,
+    every_s: float,
+    tasks: int = 2000,
+    netns: bool = False,
+    store: str = DISK,
+) -> Verdict:
+    """A run that has to be good."""
+    print(f"seed {SEED}; to choose another: TASKMESH_CHAOS_SEED={SEED + 1}")
+    plan = Plan(tasks, seconds, every_s, SEED, daemons=2, runners=2, kinds=kinds, store=store)
+    verdict = run(plan, folder, lambda done: None, netns)
+    print(verdict)
+    assert verdict.good, f"{verdict.reasons}\n{logs(folder)}"
+    return verdict
+
+
+def logs(folder: Path) -> str:
+    """The last lines of each process."""
+    return "\n".join(f"--- {path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in folder.glob("*.log"))
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    kinds = ("kill-runner", "kill-nursery", "kill-daemon", "kill-hub", "freeze-runner", "freeze-daemon", "freeze-hub")
+    verdict = chaos(tmp_path, kinds, seconds=8.0, every_s=0.5)
+    assert verdict.faults.total() >= 8
+
+
+def test_killed_runners_repeat_only_what_ran(tmp_path: Path) -> None:
+    verdict = chaos(tmp_path, ("kill-runner",), seconds=3.0, every_s=0.2)
+    kills = verdict.faults["kill-runner"]
+    assert kills >= 8
+    assert verdict.beyond.total() <= kills
+    assert verdict.longest_s < 1.0
+
+
+def test_killed_nurseries_repeat_only_what_ran(tmp_path: Path) -> None:
+    verdict = chaos(tmp_path, ("kill-nursery",), seconds=2.5, every_s=0.5)
+    assert verdict.faults["kill-nursery"] >= 3
+    assert verdict.beyond.total() <= 2 * verdict.faults["kill-nursery"]
+    assert verdict.longest_s < 1.5
+
+
+def test_killed_daemons_lose_nothing(tmp_path: Path) -> None:
+    verdict = chaos(tmp_path, ("kill-daemon",), seconds=4.0, every_s=1.5)
+    assert verdict.faults["kill-daemon"] >= 2
+    assert verdict.beyond.total() <= 10 * verdict.faults["kill-daemon"]  # what ran, and what was not reported yet
+
+
+def test_frozen_daemons_lose_nothing(tmp_path: Path) -> None:
+    verdict = chaos(tmp_path, ("freeze-daemon", "freeze-machine"), seconds=6.0, every_s=1.0)
+    assert verdict.faults.total() >= 2
+
+
+def test_frozen_runners_hold_up_nothing_but_their_tasks(tmp_path: Path) -> None:
+    verdict = chaos(tmp_path, ("freeze-runner",), seconds=3.0, every_s=0.7)
+    assert verdict.beyond.total() == 0
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_killed_hubs_lose_and_repeat_nothing(tmp_path: Path, store: str) -> None:
+    verdict = chaos(tmp_path, ("kill-hub",), seconds=4.0, every_s=2.0, store=store)
+    assert verdict.faults["kill-hub"] >= 1
+    assert verdict.beyond.total() == 0
+    assert verdict.longest_s < 10.0  # away for up to 1 s, then up to 3 s for the daemons to say what they hold
+
+
+@long
+def test_everything_at_once_for_a_minute(tmp_path: Path) -> None:
+    chaos(tmp_path, tuple(WEIGHTS), seconds=60.0, every_s=0.25, tasks=30_000)
+
+
+@long
+@pytest.mark.skipif(why_not() is not None, reason=f"no network namespaces: {why_not()}")
+def test_everything_at_once_with_cables(tmp_path: Path) -> None:
+    verdict = chaos(tmp_path, ("kill-runner", "kill-daemon", "kill-hub"), seconds=20.0, every_s=1.0, netns=True)
+    assert verdict.faults["cut"]
+
+
+def test_the_same_seed_makes_the_same_faults() -> None:
+    kinds = ("kill-runner", "freeze-hub")
+    one, two, other = (schedule(seed, kinds, 0.5) for seed in (1, 1, 2))
+    first = [next(one) for _ in range(50)]
+    assert first == [next(two) for _ in range(50)]
+    assert first != [next(other) for _ in range(50)]
