@@ -169,14 +169,14 @@ class Hub:
     def _answer_heartbeat(self, beat: m.Heartbeat, now: float) -> m.HeartbeatReply:
         lane = self._lanes.by_instance.get(beat.instance)
         if lane is None or beat.incarnation != self.incarnation or beat.epoch != lane.stream.epoch:
-            return m.HeartbeatReply(False, 0, 0)
+            return m.HeartbeatReply(False, 0, 0, 0)
         self.scheduler.heard(beat.instance, beat.epoch, now, beat.held)
         link = lane.stream.link
         if beat.seen <= link.last:
             link.on_ack(beat.seen, now)
             self._note_delivered(lane, now)
         self._dirty.add(lane)
-        return m.HeartbeatReply(True, link.safe, link.last)
+        return m.HeartbeatReply(True, link.safe, link.last, link.seen)
 
     def _note_delivered(self, lane: Lane, now: float) -> None:
         messages = lane.delivered()

@@ -292,11 +292,15 @@ class Heartbeat(NamedTuple):
 
 
 class HeartbeatReply(NamedTuple):
-    """`known`: the hub still counts this registration as live. It has received `seen`, and sent up to `last`."""
+    """`known`: the hub still counts this registration as live. `seen` acknowledges; it has sent up to `last`.
+
+    `received` is what has come: more than `seen` when what it led to is not stored yet.
+    """
 
     known: bool
     seen: int
     last: int
+    received: int
 
 
 class StatusRequest(NamedTuple):

@@ -17,6 +17,7 @@ from ..core import messages as m
 from ..errors import PeerProtocolError
 from ..wire.stream import Stream, open_envelope, pack_control, unpack_control
 from .loop import Loop
+from .progress import Progress
 from .silence import Keeper, Silence
 from .sockets import Context, Socket, close, connect, disconnect_monitor, get, make, put
 
@@ -84,6 +85,7 @@ class Membership:
         self._request = register
         self._owner = owner
         self._silence = Silence(keeper) if keeper is not None else None
+        self._progress = Progress()
         self._beat_s = KEEPER_HEARTBEAT_S if keeper is not None else HEARTBEAT_S
         self._patience_s = KEEPER_PATIENCE_S if keeper is not None else REPLY_TIMEOUT_S
         self.stream: Stream | None = None
@@ -163,10 +165,13 @@ class Membership:
                 self._owner.on_refused(message.why)
             elif isinstance(message, m.HeartbeatReply) and self.registered:
                 self._answered_at = now
-                if message.known:
-                    self._acknowledge(message.seen, now)
-                    self._on_word(message, now)
-                else:
+                if not message.known:
+                    self.join_again()
+                    return
+                self._acknowledge(message.seen, now)
+                self._on_word(message, now)
+                assert self.stream is not None
+                if self._progress.stuck(self.stream.link, message, now):
                     self.join_again()
 
     def _acknowledge(self, seen: int, now: float) -> None:
@@ -195,6 +200,8 @@ class Membership:
             self.registered = True
             self._answered_at = now
             self._heartbeat_at = now + self._beat_s
+            self._progress = Progress()
+            self._progress = Progress()
             self._owner.on_welcome(welcome._replace(resume=resume))
         if self._silence is not None:
             self._silence.registered(again, resume, self.stream.link.last)

@@ -232,7 +232,7 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
     m.Registered: ([int, int, bool, int, str, str, str], None),
     m.Refused: ([str], None),
     m.Heartbeat: ([int, int, int, int, tuple], _heartbeat),
-    m.HeartbeatReply: ([bool, int, int], None),
+    m.HeartbeatReply: ([bool, int, int, int], None),
     m.StatusRequest: ([], None),
     m.StatusReply: ([bytes], None),
 }

@@ -16,7 +16,7 @@ from taskmesh.errors import LocalProtocolError, PeerProtocolError
 from taskmesh.wire.messages import KINDS, Message, decode, encode
 from taskmesh.wire.stream import pack_control, unpack_control
 
-numbers = st.integers(0, 2**62 - 1)
+numbers = st.integers(0, 2**61)
 ids = st.integers(0, 2**64 - 1)
 small = st.integers(0, 1000)
 digests = st.binary(min_size=16, max_size=16)
@@ -106,7 +106,7 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     m.Registered: st.builds(m.Registered, ids, small, st.booleans(), numbers, texts, texts, texts),
     m.Refused: st.builds(m.Refused, texts),
     m.Heartbeat: st.builds(m.Heartbeat, ids, ids, small, numbers, PARTS),
-    m.HeartbeatReply: st.builds(m.HeartbeatReply, st.booleans(), numbers, numbers),
+    m.HeartbeatReply: st.builds(m.HeartbeatReply, st.booleans(), numbers, numbers, numbers),
     m.StatusRequest: st.builds(m.StatusRequest),
     m.StatusReply: st.builds(m.StatusReply, st.binary()),
 }

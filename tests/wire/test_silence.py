@@ -63,7 +63,7 @@ class SilenceWorld:
         """A heartbeat, and its answer."""
         self.silence.asked()
         self.now += took_s
-        self.silence.answered(m.HeartbeatReply(True, seen, last))
+        self.silence.answered(m.HeartbeatReply(True, seen, last, seen))
 
     def check(self, seen: int = 0) -> list[object]:
         """What the daemon is told now."""
@@ -114,7 +114,7 @@ def test_a_word_from_before_another_silence_does_not_count(world: SilenceWorld) 
 def test_a_reply_that_waited_while_the_process_was_stopped_confirms_nothing(world: SilenceWorld) -> None:
     world.silence.asked()
     world.now += 5  # stopped; the reply has been there all the time
-    world.silence.answered(m.HeartbeatReply(True, 0, 0))
+    world.silence.answered(m.HeartbeatReply(True, 0, 0, 0))
     assert world.check() == ["silence"]
 
 
@@ -184,7 +184,7 @@ class HubStub:
         assert isinstance(request, m.Heartbeat)
         self.beats.append(request)
         known = request.epoch == self.stream.epoch
-        return m.HeartbeatReply(known, self.stream.link.seen, self.last)
+        return m.HeartbeatReply(known, self.stream.link.seen, self.last, self.stream.link.seen)
 
     def _read_inbox(self) -> None:
         while self.reads and int(self._inbox.get(zmq.EVENTS)) & zmq.POLLIN:
