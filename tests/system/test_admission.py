@@ -305,9 +305,9 @@ def test_a_cancelled_async_with_cancels_what_waits(tmp_path: Path) -> None:
     async def script() -> None:
         async with Mesh(workers=1) as mesh:
             futures.append(mesh.submit(hold, str(tmp_path), "a"))
-            futures.extend(mesh.submit(sleep, 0.001 * n) for n in range(1000))
             while not (tmp_path / "a.started").exists():
                 await asyncio.sleep(0.01)
+            futures.extend(mesh.submit(sleep, 0.001 * n) for n in range(1000))
             (tmp_path / "a.go").touch()
             raise asyncio.CancelledError
 
