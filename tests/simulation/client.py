@@ -168,10 +168,18 @@ class SimulatedClient:
         if delivery.form <= m.Form.ERROR and delivery.blob != names(range(first + delivery.lo, first + delivery.hi)):
             raise Violation(f"{self.name} got somebody else's result for {first + delivery.lo}")
         tickets = _tickets(delivery.chunk)
+        if self.process.world.trace is not None:
+            self._note(outcome)
         for offset in _each(delivery.fresh):
             tickets[offset].ended.append(m.Form(delivery.form).name)
             if delivery.form == m.Form.CANCELLED:
                 self.book.cancelled.append((self.instance, outcome.spec, first + offset))
+
+    def _note(self, outcome: m.Outcome) -> None:
+        lo, hi = outcome.first + outcome.lo, outcome.first + outcome.hi
+        report = f" {outcome.blob!r}" if outcome.form == m.Form.LOST else ""
+        text = f"{self.instance:x}-{outcome.spec}-[{lo}, {hi}) ended: {m.Form(outcome.form).name}{report}"
+        self.process.world.log(self.name, text)
 
     def _on_rejected(self, number: int, first: int, why: str) -> None:
         spec = self.session.specs[number]

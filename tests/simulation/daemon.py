@@ -77,6 +77,8 @@ class SimulatedDaemon:
         self._lost_since = now if self._lost_since is None else self._lost_since
         if self.plan.draining and self.plan.idle:
             self.left = not self.plan.ledger.outcomes or now - self._lost_since >= LOST_GRACE_S
+            if self.left:
+                self.process.world.fault("left_alone", self.name)  # the hub does not know: like a death
 
     def on_silence(self) -> None:
         self.process.world.log(self.name, "holds")

@@ -86,11 +86,11 @@ class Disk:
                 stored.submitted = chunk.first + chunk.count
                 stored.chunks[chunk.first] = chunk, list(left)
             case r.PutLeft(session, number, first, left):
-                chunks = self.sessions[session].specs[number].chunks
                 if left:
+                    chunks = self.sessions[session].specs[number].chunks
                     chunks[first] = chunks[first][0], list(left)
-                else:
-                    del chunks[first]
+                elif number in self.sessions[session].specs:
+                    self.sessions[session].specs[number].chunks.pop(first, None)
             case r.PutOutcome(session, o):
                 self.sessions[session].outcomes[o.spec, o.first, o.lo, o.hi] = o
             case r.DropOutcome(session, number, first, lo, hi):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -41,10 +44,10 @@ class Report:
 class Simulation:
     """A mesh that a script is done to."""
 
-    def __init__(self, script: Script, *, traced: bool = False) -> None:
+    def __init__(self, script: Script, world: World) -> None:
         self.script = script
         s = script.settings
-        self.world = World(script.seed, traced=traced)
+        self.world = world
         self.network = Network(self.world, s.latency_s, s.mess)
         self.book = Book(self.world)
         self.disk = Disk(self.world, s.commit_s) if s.durable else None
@@ -346,18 +349,49 @@ def _pick(among: list[T], n: int) -> T | None:
     return among[n % len(among)] if among else None
 
 
+class _Notes(logging.Handler):
+    """What the hub would log, in the trace."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._world.log("hub", record.getMessage())
+
+
+@contextmanager
+def _logs_of(world: World) -> Iterator[None]:
+    """Nothing is logged but into the trace."""
+    logger = logging.getLogger("taskmesh")
+    before = logger.level, logger.propagate
+    notes = _Notes(world)
+    logger.propagate = False
+    logger.setLevel(logging.CRITICAL + 1 if world.trace is None else logging.INFO)
+    logger.addHandler(notes)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notes)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
 def simulate(script: Script, *, traced: bool = False) -> Report:
     """Run a schedule."""
-    simulation = Simulation(script, traced=traced)
-    world = simulation.world
+    world = World(script.seed, traced=traced)
+    with _logs_of(world):
+        return _simulate(script, world)
+
+
+def _simulate(script: Script, world: World) -> Report:
+    simulation = Simulation(script, world)
     error: str | None = None
     try:
         simulation.run()
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
-        if traced and not isinstance(failure, Violation):
-            import traceback
-
+        if not isinstance(failure, Violation):
             world.log("error", traceback.format_exc())
     finally:
         if simulation.hub.alive:
