@@ -259,6 +259,17 @@ def test_at_most_once_is_lost_with_its_runner(world: World) -> None:
     world.expect_send(CLIENT, m.Results([m.Outcome(1, 0, 0, 1, m.Form.LOST, b"report")]))
 
 
+def test_at_most_once_that_was_on_its_way_to_a_daemon_that_left_runs_elsewhere(world: World) -> None:
+    leased(world, 1, ONCE)
+    world.joins("daemon", OTHER)
+    world.hears(DAEMON, m.Slots(0))
+    world.hears(DAEMON, m.Leaving())
+    world.actions.clear()
+    world.tick()
+    assert world.expect_dispatch(0, 1, daemon=OTHER).attempt == 1
+    assert not lost(world)
+
+
 def test_at_most_once_that_did_not_start_runs_elsewhere(world: World) -> None:
     dispatch = leased(world, 1, ONCE)
     world.hears(DAEMON, m.GiveBack(dispatch.fence, [(0, 1)], []))
@@ -395,6 +406,22 @@ def test_a_daemon_may_forget_an_outcome_when_it_is_committed() -> None:
     world.tick()
     world.actions.clear()
     world.happens(a.Committed(6))
+    world.tick()
+    world.expect_send(DAEMON, m.Settled([(dispatch.fence, 0, 1)]))
+
+
+def test_a_daemon_may_forget_at_once_what_comes_again_after_it_was_committed() -> None:
+    world = durable()
+    world.submits(1)
+    world.tick()
+    world.actions = [x for x in world.actions if isinstance(x, a.Send) and isinstance(x.message, m.Dispatch)]
+    dispatch = world.expect_dispatch(0, 1)
+    world.outcome(dispatch, 0, 1)
+    world.tick()
+    world.happens(a.Committed(6))
+    world.tick()
+    world.actions.clear()
+    world.outcome(dispatch, 0, 1)
     world.tick()
     world.expect_send(DAEMON, m.Settled([(dispatch.fence, 0, 1)]))
 

@@ -73,14 +73,17 @@ def _fits(ticket: Ticket, word: str, simulation: Simulation) -> bool:
         case "CANCELLED":
             return ticket.cancelled
         case "LOST":
-            blamed = faults["kill_runner"] >= 3
-            return ticket.kind == "k" or blamed or (ticket.once and not is_calm(simulation))
+            if ticket.kind == "k" or faults["kill_runner"] >= 3 or (ticket.kind == "m" and ticket.limits.memory):
+                return True
+            # what is late, or may have started, after something had gone wrong
+            return not is_calm(simulation) and bool(ticket.limits.at_most_once or ticket.limits.timeout_s)
         case "ERROR":
-            return ticket.kind == "e"
+            late = ticket.limits.timeout_s and (ticket.kind in "lm" or not is_calm(simulation))
+            return ticket.kind == "e" or bool(late)
         case "REJECTED":
             return faults["disk_full"] > 0
         case _:
-            return ticket.kind in "ol"
+            return ticket.kind in "olsm"
 
 
 def _name(task: TaskId) -> str:
@@ -132,9 +135,10 @@ def _at_the_hub(simulation: Simulation, living: set[int]) -> list[str]:
         found += ["the hub has not said what is settled"] if daemon.settled else []
     for _, _, piece in scheduler.ready.pieces():
         found += ["work is still queued"] if overlap(piece.chunk.ready, piece.lo, piece.hi) else []
+    found += ["the hub waits to see a daemon off"] if scheduler._leaving else []
     recovery = scheduler.recovery
     found += ["the hub holds back work"] if recovery.held or recovery.holdings or recovery.outcomes else []
-    found += ["the hub has uncommitted outcomes"] if scheduler._uncommitted else []
+    found += ["the hub has uncommitted outcomes"] if scheduler.deliveries._uncommitted else []
     specs = sum(len(s.specs) for s in scheduler.sessions.values())
     found += ["the hub keeps functions of nobody"] if not specs and scheduler.bodies._data else []
     for lane in hub._lanes.by_instance.values():

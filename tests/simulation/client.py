@@ -26,9 +26,10 @@ class Ticket:
     """A task as its submitter sees it; `ended` must come to hold exactly one word."""
 
     kind: str
-    once: bool
+    limits: m.Limits
     ended: list[str] = field(default_factory=list)
     cancelled: bool = False  # somebody asked for that
+    interrupted: bool = False  # even if it runs
 
 
 class SimulatedClient:
@@ -60,13 +61,12 @@ class SimulatedClient:
 
     # ---- its user ------------------------------------------------------------------------------------------------
 
-    def define(self, body: bytes, priority: int, once: bool) -> ClientSpec[Ticket]:
+    def define(self, body: bytes, priority: int, limits: m.Limits) -> ClientSpec[Ticket]:
         """A function, by a body that also makes its digest."""
-        limits = m.Limits(at_most_once=once)
         spec, _ = self.session.define("f", body, body.ljust(16, b"."), None, priority, limits)
         self._send_unsent()
         self.specs.append(spec)
-        if once:
+        if limits.at_most_once:
             self.book.once.add((self.instance, spec.number))
         return spec
 
@@ -80,7 +80,7 @@ class SimulatedClient:
         self.process.poke()
 
     def _ticket(self, spec: ClientSpec[Ticket], kind: str) -> Ticket:
-        ticket = Ticket(kind, spec.limits.at_most_once)
+        ticket = Ticket(kind, spec.limits)
         self.tickets.append(ticket)
         return ticket
 
@@ -108,7 +108,9 @@ class SimulatedClient:
             hi = min(chunk.chunk.count, lo + length)
             for ticket in _tickets(chunk)[lo:hi]:
                 ticket.cancelled = True
-            self._send(m.Cancel(spec.number, chunk.chunk.first, lo, hi, interrupt))
+                ticket.interrupted = ticket.interrupted or interrupt
+            for message in self.session.cancel(spec, chunk.chunk.first, [(lo, hi)], interrupt):
+                self._send(message)
 
     def retire(self) -> None:
         """Retire what has no tasks left."""
@@ -123,11 +125,13 @@ class SimulatedClient:
         self._send(m.Close())
 
     def _send_unsent(self) -> None:
-        while self.session.unsent:
-            self._send(self.session.unsent.popleft())
+        self._send()
 
-    def _send(self, message: m.LinkMessage) -> None:
-        self.membership.send(message)
+    def _send(self, *messages: m.LinkMessage) -> None:
+        while self.session.unsent:  # before anything newer
+            self.membership.send(self.session.unsent.popleft())
+        for message in messages:
+            self.membership.send(message)
         self._sent_at = self.process.loop.now()
         self.process.poke()
 
@@ -153,8 +157,8 @@ class SimulatedClient:
                     self.membership.join_again()
                 else:
                     self.over = True
-            case m.Rejected(spec, first, why):
-                self._on_rejected(spec, first, why)
+            case m.Rejected():
+                self._on_rejected(message)
             case m.Cancelled():
                 pass
             case _:
@@ -172,7 +176,7 @@ class SimulatedClient:
             self._note(outcome)
         for offset in _each(delivery.fresh):
             tickets[offset].ended.append(m.Form(delivery.form).name)
-            if delivery.form == m.Form.CANCELLED:
+            if delivery.form == m.Form.CANCELLED and not tickets[offset].interrupted:
                 self.book.cancelled.append((self.instance, outcome.spec, first + offset))
 
     def _note(self, outcome: m.Outcome) -> None:
@@ -181,13 +185,12 @@ class SimulatedClient:
         text = f"{self.instance:x}-{outcome.spec}-[{lo}, {hi}) ended: {m.Form(outcome.form).name}{report}"
         self.process.world.log(self.name, text)
 
-    def _on_rejected(self, number: int, first: int, why: str) -> None:
-        spec = self.session.specs[number]
-        chunk = spec.sent.pop(first, None)
-        if chunk is not None:
-            tickets = _tickets(chunk)
-            for offset in _each(chunk.left):
-                tickets[offset].ended.append("REJECTED")
+    def _on_rejected(self, message: m.Rejected) -> None:
+        rejected = self.session.rejected(message)
+        if rejected is not None:
+            chunk, left = rejected
+            for offset in _each(left):
+                _tickets(chunk)[offset].ended.append("REJECTED")
 
     def on_refused(self, why: str) -> None:
         raise Violation(f"{self.name} was refused: {why}")
@@ -199,7 +202,8 @@ class SimulatedClient:
 
     def on_time(self, now: float) -> None:
         if self._welcomed and not self.closing:
-            self._send_unsent()
+            if self.session.unsent:
+                self._send_unsent()
             for spec in sorted(self.session.filling, key=lambda s: s.number):
                 if now - self._sent_at >= LINGER_S or len(spec.open.calls if spec.open else ()) >= 64:
                     self.seal(spec)

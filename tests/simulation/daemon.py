@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgpack
+
 from taskmesh.core import messages as m
 from taskmesh.transport.membership import Membership
 from taskmesh_worker import plan as p
+from taskmesh_worker.plan_state import Phase
 
 from .hub import ADDRESS
 from .process import Process
@@ -17,8 +20,9 @@ if TYPE_CHECKING:
     from .network import Network
     from .script import Settings
 
-VERSION, PYTHON = "", ""
+DIED: bytes = msgpack.packb({"kind": "lost", "host": "simulated"})
 LOST_GRACE_S = 10.0
+NEVER = float("inf")
 
 
 class SimulatedDaemon:
@@ -32,7 +36,7 @@ class SimulatedDaemon:
         self.settings = settings
         self.instance = instance
         self.process = Process(network, name, rate, float(instance % 977))
-        self.plan = p.Plan(slots)
+        self.plan = p.Plan(slots, limits=p.RunnerLimits(max_tasks=settings.max_tasks))
         self.runners: dict[int, SimulatedRunner] = {}
         self.left = False
         self._finished: list[m.Finished] = []
@@ -114,6 +118,19 @@ class SimulatedDaemon:
                 self.runners[number].limit = limit
             case p.Peek(number):
                 self._act(p.Claimed(number, self.runners[number].claimed[1]))
+            case p.Look(number):
+                runner = self.runners[number]
+                self._act(p.Seen(number, *runner.claimed, self.process.world.now - runner.claimed_at))
+            case p.Flush(number):
+                self.runners[number].signal()
+            case p.Interrupt(number, position, code):
+                self.runners[number].signal(position, code)
+            case p.Sample(number):
+                self._act(p.Sampled(number, self.runners[number].bytes, *self.runners[number].claimed))
+            case p.End(number):
+                self.runners[number].hang_up()
+            case p.Kill(number):
+                self.runners[number].die()
             case _:
                 raise AssertionError(f"the simulated daemon cannot {action}")
 
@@ -133,13 +150,13 @@ class SimulatedDaemon:
 
     def on_time(self, now: float) -> None:
         for number, runner in list(self.runners.items()):
-            if runner.ready and self.plan.runners[number].phase is p.Phase.STARTING:
+            if runner.ready and self.plan.runners[number].phase is Phase.STARTING:
                 self._act(p.RunnerReady(number))
             while runner.outbox:
                 self._act(p.RunnerSaid(number, runner.outbox.popleft()))
             if runner.dead:
                 del self.runners[number]
-                self._act(p.RunnerGone(number, runner.claimed, b"died"))
+                self._act(p.RunnerGone(number, runner.claimed, DIED))
         self.membership.read()
         self._act(p.Tick())
         self._flush()
@@ -168,7 +185,7 @@ class SimulatedDaemon:
         for runner in self.runners.values():
             runner.dead = True
 
-    def drain(self) -> None:
+    def drain(self, timeout_s: float = NEVER) -> None:
         """SIGTERM."""
-        self._act(p.Drain())
+        self._act(p.Drain(timeout_s))
         self.process.poke()

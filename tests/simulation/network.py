@@ -9,7 +9,6 @@ ZMTP heartbeats would have it). Frames of PUSH sockets may come twice or out of 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +186,11 @@ class Socket:
         if self.kind == zmq.REQ:
             self._request += 1
             self.inbox.clear()
+            self._pending.clear()
             for connection in self._connections:
                 connection.carry((self._request, frame), upward=True)
+            if not self._connections:
+                self._pending.append(frame)
         elif self.kind == zmq.REP:
             assert self._reply_to is not None, "a reply without a request"
             (connection, number), self._reply_to = self._reply_to, None
@@ -235,9 +237,7 @@ class Socket:
         if self._bound:
             self.context.network.bound.pop(self._endpoint, None)
         for connection in self._connections:
-            self.context.network.world.after(
-                self.context.network.latency_s * 4, connection.rank, connection.break_off
-            )
+            self.context.network.world.after(self.context.network.latency_s * 4, connection.rank, connection.break_off)
 
     # ---- what happens to it --------------------------------------------------------------------------------------
 
@@ -260,7 +260,8 @@ class Socket:
         other._connections.append(connection)
         other.process.poke()
         while self._pending:
-            connection.carry(self._pending.popleft(), upward=True)
+            frame = self._pending.popleft()
+            connection.carry((self._request, frame) if self.kind == zmq.REQ else frame, upward=True)
 
     def arrive(self, connection: Connection, frame: Any) -> None:
         """A frame has come."""
@@ -283,8 +284,3 @@ class Socket:
         if self._monitor is not None and not self._monitor.closed:
             self._monitor.inbox.append((None, b"lost"))
             self.process.poke()
-
-
-def readable(sockets: list[Socket]) -> Iterator[Socket]:
-    """Those that hold something."""
-    return (sock for sock in sockets if sock.inbox)

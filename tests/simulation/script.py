@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-WORK = {"call": 8.0, "map": 5.0, "define": 1.0, "cancel": 2.0, "interrupted": 0.5, "retire": 0.5}
+WORK = {"call": 8.0, "map": 5.0, "define": 1.0, "cancel": 2.0, "interrupt": 1.0, "interrupted": 0.5, "retire": 0.5}
 COMINGS = {"client_comes": 0.3, "daemon_comes": 0.3, "close": 0.3, "drain_daemon": 0.5}
 GENTLE = {"stall": 1.0, "join_again": 0.7, "slow_disk": 0.5, "disk_full": 0.3}
 """Faults under which no task may run twice, as long as stalls are short."""
 HARSH = {
     "kill_runner": 2.0, "freeze_runner": 1.0, "kill_daemon": 1.0, "freeze_daemon": 1.0, "kill_hub": 1.0,
     "restart_hub": 0.5, "freeze_hub": 1.0, "kill_client": 0.3, "freeze_client": 0.5, "cut": 1.0, "reset": 1.5,
-    "half_open": 0.5, "long_stall": 0.7, "jump": 0.3,
+    "half_open": 0.5, "long_stall": 0.7, "jump": 0.3, "drain_hard": 0.5,
 }  # fmt: skip
 
 
@@ -46,6 +46,9 @@ class Settings:
     drift: float
     horizon_s: float
     kinds: str
+    timeout_s: float
+    memory: bool
+    max_tasks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Script:
     @property
     def calm(self) -> bool:
         """Whether no task may run twice."""
-        return "k" not in self.settings.kinds and not any(item.kind in HARSH for item in self.items)
+        return not set("ksm") & set(self.settings.kinds) and not any(item.kind in HARSH for item in self.items)
 
     def without(self, drop: set[int]) -> Script:
         """The same without the items at these places."""
@@ -72,8 +75,9 @@ def script(seed: int) -> Script:
     pick = random.choice
     harsh = random.random() < 0.75
     kinds = "oooooooooooo" + ("e" if random.random() < 0.5 else "") + ("l" if random.random() < 0.4 else "")
-    if harsh and random.random() < 0.4:
-        kinds += "k"
+    if harsh:
+        kinds += ("k" if random.random() < 0.3 else "") + ("s" if random.random() < 0.2 else "")
+        kinds += "m" if random.random() < 0.2 else ""
     settings = Settings(
         durable=random.random() < 0.6,
         daemons=pick([1, 1, 2, 2, 3]),
@@ -88,6 +92,9 @@ def script(seed: int) -> Script:
         drift=pick([0.0, 0.0, 1e-4, 1e-2]),
         horizon_s=pick([0.3, 1.0, 3.0, 8.0, 20.0]),
         kinds=kinds,
+        timeout_s=pick([0.0, 0.0, 0.3, 0.7]),
+        memory=pick([False, False, True]),
+        max_tasks=pick([0, 0, 0, 4]),
     )
     weights = dict(WORK)
     trouble = COMINGS | GENTLE | (HARSH if harsh else {})
@@ -97,9 +104,7 @@ def script(seed: int) -> Script:
     return Script(seed, settings, sorted([*work, *faults]))
 
 
-def _items(
-    random: Random, weights: dict[str, float], count: int, settings: Settings, near: list[float]
-) -> list[Item]:
+def _items(random: Random, weights: dict[str, float], count: int, settings: Settings, near: list[float]) -> list[Item]:
     """Some of these, at any time; half of the faults shortly after something was asked for."""
     if not weights:
         return []
@@ -108,6 +113,11 @@ def _items(
         at = random.random() * settings.horizon_s
         if near and random.random() < 0.5:
             at = random.choice(near) + random.choice([0.5, 1.5, 2.5, 4.0, 8.0]) * settings.latency_s
-        big = (random.randrange(1 << 20), random.randrange(1 << 20), random.randrange(1 << 20), random.randrange(1 << 20))
-        items.append(Item(at, kind, big))
+        big = (
+            random.randrange(1 << 20),
+            random.randrange(1 << 20),
+            random.randrange(1 << 20),
+            random.randrange(1 << 20),
+        )
+        items.append(Item(min(at, settings.horizon_s), kind, big))
     return items

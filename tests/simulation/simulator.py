@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from taskmesh.core import messages as m
 from taskmesh.core.session import ClientSpec
 
 from .checks import Book, ended, leftovers, verdicts
@@ -93,7 +94,7 @@ class Simulation:
         verdicts(self)
 
     def _seconds(self, ticket: Ticket) -> float:
-        return self.script.settings.long_s if ticket.kind == "l" else self.script.settings.task_s
+        return self.script.settings.long_s if ticket.kind in "lsm" else self.script.settings.task_s
 
     def _rate(self) -> float:
         return 1.0 + self.script.settings.drift * (self.world.random.random() - 0.5)
@@ -152,7 +153,11 @@ class Simulation:
 
     def _spec(self, client: SimulatedClient, n: int) -> ClientSpec[Ticket]:
         spec = _pick(client.specs, n)
-        return spec if spec is not None else client.define(b"body", 0, once=n % 4 == 0)
+        return spec if spec is not None else client.define(b"body", 0, self._limits(n))
+
+    def _limits(self, n: int) -> m.Limits:
+        s = self.script.settings
+        return m.Limits(s.timeout_s if n % 3 else 0.0, 1 << 20 if s.memory and n % 5 else 0, n % 4 == 0)
 
     def _letters(self, a: int, most: int) -> str:
         kinds = self.script.settings.kinds
@@ -165,7 +170,7 @@ class Simulation:
         client = self._client(item.numbers[0])
         if client is not None:
             a, b, c = item.numbers[1:]
-            client.define(b"body%d" % (a % 3), b % 3 - 1, once=c % 3 == 0)
+            client.define(b"body%d" % (a % 3), b % 3 - 1, self._limits(c))
 
     def do_call(self, item: Item) -> None:
         client = self._client(item.numbers[0])
@@ -184,6 +189,11 @@ class Simulation:
         client = self._client(item.numbers[0])
         if client is not None:
             client.cancel(item.numbers[1], 1 + item.numbers[2] % 30, False)
+
+    def do_interrupt(self, item: Item) -> None:
+        client = self._client(item.numbers[0])
+        if client is not None:
+            client.cancel(item.numbers[1], 1 + item.numbers[2] % 30, True)
 
     def do_interrupted(self, item: Item) -> None:
         client = self._client(item.numbers[0])
@@ -213,6 +223,12 @@ class Simulation:
         daemon = self._daemon(item.numbers[0])
         if daemon is not None and sum(not d.plan.draining for d in self.living_daemons()) > 1:
             daemon.drain()
+
+    def do_drain_hard(self, item: Item) -> None:
+        daemon = self._daemon(item.numbers[0])
+        if daemon is not None and sum(not d.plan.draining for d in self.living_daemons()) > 1:
+            self.world.fault(item.kind, daemon.name)
+            daemon.drain(_seconds(item.numbers[1]))
 
     # ---- faults --------------------------------------------------------------------------------------------------
 
