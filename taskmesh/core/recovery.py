@@ -44,11 +44,13 @@ class Recovery:
 
     def release(self, state: ChunkState, ranges: Ranges) -> None:
         """A daemon has these: they are not held any more, and whatever becomes of them is in other books."""
-        pieces = self.held.pop(state, [])
+        pieces = self.held.get(state, [])
         for lo, hi in ranges:
-            pieces = [piece._replace(lo=a, hi=b) for piece in pieces for a, b in subtract([piece[1:3]], lo, hi)]
+            pieces = [p._replace(lo=a, hi=b) for p in pieces for a, b in subtract([(p.lo, p.hi)], lo, hi)]
         if pieces:
             self.held[state] = pieces
+        else:
+            self.held.pop(state, None)
 
     def remember_outcome(self, daemon: int, entry: m.Finished) -> None:
         """An outcome of a chunk that may yet be offered again."""

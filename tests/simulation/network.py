@@ -269,6 +269,7 @@ class Socket:
             return
         if self.kind == zmq.REQ or len(self.inbox) < HIGH_WATER:
             self.inbox.append((connection, frame))
+        self.process.loop.arrived(self)
         self.process.poke()
 
     def lost(self, connection: Connection) -> None:
@@ -283,4 +284,5 @@ class Socket:
     def _say_lost(self) -> None:
         if self._monitor is not None and not self._monitor.closed:
             self._monitor.inbox.append((None, b"lost"))
+            self.process.loop.arrived(self._monitor)
             self.process.poke()

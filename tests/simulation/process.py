@@ -54,11 +54,11 @@ class Process:
         when = max(when, self.frozen_until)
         if when < self._wake_at and not self.dead:
             self._wake_at = when
-            self.world.at(when, self.rank, lambda: self._round(when))
+            self.world.at(when, self.rank, self._round)
 
-    def _round(self, when: float) -> None:
-        if self.dead or when != self._wake_at:
-            return
+    def _round(self) -> None:
+        if self.dead or self.world.now != self._wake_at:
+            return  # it was woken before
         self._wake_at = float("inf")
         if self.frozen_until > self.world.now:
             self.wake(self.frozen_until)
@@ -115,6 +115,11 @@ class SimulatedLoop:
         self._readers.pop(source, None)
         self._again.pop(source, None)
 
+    def arrived(self, source: Socket) -> None:
+        """A socket holds something now."""
+        if source in self._readers:
+            self._again[source] = None
+
     def again(self, source: Socket | int) -> None:
         if source in self._readers:
             self._again[source] = None
@@ -129,10 +134,12 @@ class SimulatedLoop:
     def step(self) -> float:
         """One round; returns how long to wait for the next one if nothing comes."""
         again, self._again = self._again, {}
-        for source, reader in list(self._readers.items()):
-            ready = source in again or (not isinstance(source, int) and source.inbox)
-            if ready and source in self._readers:
+        for source in again:
+            reader = self._readers.get(source)
+            if reader is not None:
                 reader()
+                if not isinstance(source, int) and source.inbox:
+                    self._again[source] = None
         after = self.now()
         if self._expected is not None and after - self._expected > LATE_S:
             self._lost_s += after - self._expected
@@ -140,9 +147,12 @@ class SimulatedLoop:
         for _ in range(PASSES):
             for part in self._parts:
                 part.on_time(after)
-            if not any([part.next_deadline() <= 0.0 for part in self._parts]):
+            if all(part.next_deadline() > 0.0 for part in self._parts):
                 break
-        wait = min([LONGEST_WAIT_S, *(part.next_deadline() - after for part in self._parts)])
-        wait = max(0.0, wait)
+        wait = LONGEST_WAIT_S
+        for part in self._parts:
+            left = part.next_deadline() - after
+            if left < wait:
+                wait = left if left > 0.0 else 0.0
         self._expected = after + wait
         return 0.0 if self._again else wait

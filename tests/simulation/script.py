@@ -31,7 +31,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a world is like. Times in seconds."""
+    """What a world is like. Times in seconds; `most` is how many tasks are submitted together."""
 
     durable: bool
     daemons: int
@@ -49,6 +49,7 @@ class Settings:
     timeout_s: float
     memory: bool
     max_tasks: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +91,17 @@ def script(seed: int) -> Script:
         grace_s=pick([2.0, 5.0, 10.0]),
         commit_s=pick([1e-3, 1e-2, 0.2]),
         drift=pick([0.0, 0.0, 1e-4, 1e-2]),
-        horizon_s=pick([0.3, 1.0, 3.0, 8.0, 20.0]),
+        horizon_s=pick([0.1, 0.3, 1.0, 3.0, 10.0]),
         kinds=kinds,
         timeout_s=pick([0.0, 0.0, 0.3, 0.7]),
         memory=pick([False, False, True]),
         max_tasks=pick([0, 0, 0, 4]),
+        most=pick([3, 8, 8, 40]),
     )
     weights = dict(WORK)
     trouble = COMINGS | GENTLE | (HARSH if harsh else {})
     enabled = {kind: weight * pick([0.5, 1, 3]) for kind, weight in trouble.items() if random.random() < 0.3}
-    work = _items(random, weights, pick([3, 6, 12]), settings, [])
+    work = _items(random, weights, pick([2, 4, 8]), settings, [])
     faults = _items(random, enabled, pick([1, 2, 4, 8]), settings, [item.at for item in work])
     return Script(seed, settings, sorted([*work, *faults]))
 

@@ -84,7 +84,7 @@ class Simulation:
             if self.world.now > limit:
                 verdicts(self)
                 raise Violation("something does not end")
-            self.world.run(self.world.now + 0.5)
+            self.world.run(self.world.now + 0.1)
         verdicts(self)
         limit = self.world.now + HEAL_S
         while found := leftovers(self):
@@ -176,13 +176,13 @@ class Simulation:
         client = self._client(item.numbers[0])
         if client is not None:
             a, b, c = item.numbers[1:]
-            client.call(self._spec(client, a), self._letters(b, 40 if c % 2 else 3))
+            client.call(self._spec(client, a), self._letters(b, self.script.settings.most if c % 2 else 3))
 
     def do_map(self, item: Item) -> None:
         client = self._client(item.numbers[0])
         if client is not None:
             a, b, c = item.numbers[1:]
-            leaves = [self._letters(b + leaf, 40) for leaf in range(1 + c % 4)]
+            leaves = [self._letters(b + leaf, self.script.settings.most) for leaf in range(1 + c % 4)]
             client.map(self._spec(client, a), leaves, 1 if c % 8 else 4)
 
     def do_cancel(self, item: Item) -> None:
