@@ -525,6 +525,8 @@ class Scheduler:
             if self.ready:
                 self._actions += dispatch(self, now)
             self._recall(now)
+        else:
+            self._recall_at = NEVER  # nobody could take anything; whoever can says something first
         self.deliveries.tick()
         self.rate.sample(now, self.totals.done + self.totals.failed)
 

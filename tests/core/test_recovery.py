@@ -344,6 +344,18 @@ def test_a_daemon_that_idles_gets_what_waits_behind_a_long_task(world: World) ->
     world.expect_dispatch(1, 2, OTHER)
 
 
+def test_a_hub_whose_daemons_all_drain_has_nothing_to_recall_and_waits(world: World) -> None:
+    leased(world, 4)
+    world.joins("daemon", OTHER)
+    world.tick(RECALL_AFTER_S)
+    assert world.scheduler.next_deadline() <= world.now + RECALL_AFTER_S
+    world.hears(DAEMON, m.Slots(0))
+    world.hears(OTHER, m.Slots(0))
+    world.tick(2 * RECALL_AFTER_S)
+    world.tick(2 * RECALL_AFTER_S)
+    assert world.scheduler.next_deadline() > world.now
+
+
 def test_nothing_is_recalled_for_a_daemon_that_is_busy_too(world: World) -> None:
     leased(world, 2)
     world.joins("daemon", OTHER)
