@@ -345,9 +345,9 @@ def test_a_daemon_that_idles_gets_what_waits_behind_a_long_task(world: World) ->
 
 
 def test_a_hub_whose_daemons_all_drain_has_nothing_to_recall_and_waits(world: World) -> None:
-    leased(world, 4)
+    leased(world, 2)
     world.joins("daemon", OTHER)
-    world.tick(RECALL_AFTER_S)
+    world.tick()
     assert world.scheduler.next_deadline() <= world.now + RECALL_AFTER_S
     world.hears(DAEMON, m.Slots(0))
     world.hears(OTHER, m.Slots(0))
