@@ -344,16 +344,16 @@ def test_a_daemon_that_idles_gets_what_waits_behind_a_long_task(world: World) ->
     world.expect_dispatch(1, 2, OTHER)
 
 
-def test_a_hub_whose_daemons_all_drain_has_nothing_to_recall_and_waits(world: World) -> None:
-    leased(world, 2)
+def test_nothing_is_recalled_for_a_daemon_that_has_left_and_the_hub_waits(world: World) -> None:
+    leased(world, 3)
     world.joins("daemon", OTHER)
     world.tick()
-    assert world.scheduler.next_deadline() <= world.now + RECALL_AFTER_S
-    world.hears(DAEMON, m.Slots(0))
-    world.hears(OTHER, m.Slots(0))
+    world.outcome(world.expect_dispatch(2, 3, OTHER), 2, 3, daemon=OTHER)
+    world.tick()
+    assert world.scheduler.next_deadline() <= world.now + RECALL_AFTER_S, "it would take something back for the other"
+    world.hears(OTHER, m.Leaving())
     world.tick(2 * RECALL_AFTER_S)
-    world.tick(2 * RECALL_AFTER_S)
-    assert world.scheduler.next_deadline() > world.now
+    assert world.scheduler.next_deadline() > world.now, "the hub's loop would spin"
 
 
 def test_nothing_is_recalled_for_a_daemon_that_is_busy_too(world: World) -> None:
