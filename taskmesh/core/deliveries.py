@@ -50,6 +50,7 @@ class Deliveries:
         self._settling: set[int] = set()  # daemons that are to be told what they may forget
         self._uncommitted: deque[tuple[int, Ended]] = deque()  # outcomes, by the number of records up to them
         self._records = 0
+        self._committed = 0  # of those
 
     def persist(self, record: r.Record) -> None:
         """One more record for the store, if there is one."""
@@ -71,9 +72,9 @@ class Deliveries:
     def duplicate(self, session: int, ended: Ended) -> None:
         """Nobody needs this outcome; but its daemon keeps it until the one that counted is safe."""
         owner = self._sessions.get(session)
-        if self._durable:
+        if self._durable and self._records > self._committed:
             self._uncommitted.append((self._records, ended))
-        elif owner is None:
+        elif self._durable or owner is None:
             self.settled(ended)
         else:
             owner.outbox.add(ended._replace(outcome=None))
@@ -110,6 +111,7 @@ class Deliveries:
 
     def on_committed(self, event: Committed, now: float) -> None:
         """The store has committed records."""
+        self._committed = event.records
         while self._uncommitted and self._uncommitted[0][0] <= event.records:
             self.settled(self._uncommitted.popleft()[1])
 

@@ -32,14 +32,25 @@ class Recovery:
 
     def __init__(self, until: float) -> None:
         self.until = until
-        self.held: list[Piece] = []
+        self.held: dict[ChunkState, list[Piece]] = {}
         self.holdings: dict[Key, list[tuple[int, m.Holding]]] = {}  # with the daemon that said it
         self.outcomes: dict[Key, list[tuple[int, m.Finished]]] = {}
 
     def hold(self, pieces: list[Piece]) -> None:
         """These were offered before. They wait; if the time is over, only until the next tick."""
-        self.held += pieces
+        for piece in pieces:
+            self.held.setdefault(piece.chunk, []).append(piece)
         self.until = min(self.until, 0.0) if self.until == NEVER else self.until
+
+    def release(self, state: ChunkState, ranges: Ranges) -> None:
+        """A daemon has these: they are not held any more, and whatever becomes of them is in other books."""
+        pieces = self.held.get(state, [])
+        for lo, hi in ranges:
+            pieces = [p._replace(lo=a, hi=b) for p in pieces for a, b in subtract([(p.lo, p.hi)], lo, hi)]
+        if pieces:
+            self.held[state] = pieces
+        else:
+            self.held.pop(state, None)
 
     def remember_outcome(self, daemon: int, entry: m.Finished) -> None:
         """An outcome of a chunk that may yet be offered again."""
@@ -51,7 +62,7 @@ class Recovery:
 
     def drop_session(self, session: int) -> None:
         """A session is over: nothing of it is held."""
-        self.held = [piece for piece in self.held if piece.chunk.spec.session != session]
+        self.held = {state: pieces for state, pieces in self.held.items() if state.spec.session != session}
 
 
 def restore(scheduler: Scheduler, snapshot: Snapshot) -> None:
@@ -118,6 +129,7 @@ def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None
         free = [part for lo, hi in unwanted for part in overlap(state.ready, lo, hi)]
         taken = state.move(free, Step.DISPATCHED)
         if taken:
+            scheduler.recovery.release(state, taken)
             price_s = state.spec.pace.price_s()
             attempt, solo = holding.attempt, holding.solo
             daemon.add(Lease(holding.fence, daemon.instance, state, taken, attempt, solo, price_s))
@@ -131,8 +143,8 @@ def finish(scheduler: Scheduler) -> None:
     """The wait is over: dispatch what nobody holds."""
     recovery = scheduler.recovery
     recovery.until = NEVER
-    held, recovery.held = recovery.held, []
-    for piece in held:
+    held, recovery.held = recovery.held, {}
+    for piece in (piece for pieces in held.values() for piece in pieces):
         spec = piece.chunk.spec
         ready = overlap(piece.chunk.ready, piece.lo, piece.hi)
         if spec.limits.at_most_once:

@@ -482,6 +482,8 @@ class Scheduler:
         self.hungry.add(daemon.instance)
 
     def _on_leaving(self, daemon: DaemonState, leaving: m.Leaving) -> None:
+        for lease in reversed(list(daemon.leases.values())):  # was on its way there: it starts nothing any more
+            returns.take_back(self, daemon, lease, lease.ranges, lease.attempt)
         if self.deliveries.uncommitted_of(daemon.instance):
             self._leaving.add(daemon.instance)  # it keeps them until they are safe
         else:
@@ -523,6 +525,8 @@ class Scheduler:
             if self.ready:
                 self._actions += dispatch(self, now)
             self._recall(now)
+        else:
+            self._recall_at = NEVER  # nobody could take anything; whoever can says something first
         self.deliveries.tick()
         self.rate.sample(now, self.totals.done + self.totals.failed)
 

@@ -259,6 +259,17 @@ def test_at_most_once_is_lost_with_its_runner(world: World) -> None:
     world.expect_send(CLIENT, m.Results([m.Outcome(1, 0, 0, 1, m.Form.LOST, b"report")]))
 
 
+def test_at_most_once_that_was_on_its_way_to_a_daemon_that_left_runs_elsewhere(world: World) -> None:
+    leased(world, 1, ONCE)
+    world.joins("daemon", OTHER)
+    world.hears(DAEMON, m.Slots(0))
+    world.hears(DAEMON, m.Leaving())
+    world.actions.clear()
+    world.tick()
+    assert world.expect_dispatch(0, 1, daemon=OTHER).attempt == 1
+    assert not lost(world)
+
+
 def test_at_most_once_that_did_not_start_runs_elsewhere(world: World) -> None:
     dispatch = leased(world, 1, ONCE)
     world.hears(DAEMON, m.GiveBack(dispatch.fence, [(0, 1)], []))
@@ -333,6 +344,18 @@ def test_a_daemon_that_idles_gets_what_waits_behind_a_long_task(world: World) ->
     world.expect_dispatch(1, 2, OTHER)
 
 
+def test_nothing_is_recalled_for_a_daemon_that_has_left_and_the_hub_waits(world: World) -> None:
+    leased(world, 3)
+    world.joins("daemon", OTHER)
+    world.tick()
+    world.outcome(world.expect_dispatch(2, 3, OTHER), 2, 3, daemon=OTHER)
+    world.tick()
+    assert world.scheduler.next_deadline() <= world.now + RECALL_AFTER_S, "it would take something back for the other"
+    world.hears(OTHER, m.Leaving())
+    world.tick(2 * RECALL_AFTER_S)
+    assert world.scheduler.next_deadline() > world.now, "the hub's loop would spin"
+
+
 def test_nothing_is_recalled_for_a_daemon_that_is_busy_too(world: World) -> None:
     leased(world, 2)
     world.joins("daemon", OTHER)
@@ -395,6 +418,22 @@ def test_a_daemon_may_forget_an_outcome_when_it_is_committed() -> None:
     world.tick()
     world.actions.clear()
     world.happens(a.Committed(6))
+    world.tick()
+    world.expect_send(DAEMON, m.Settled([(dispatch.fence, 0, 1)]))
+
+
+def test_a_daemon_may_forget_at_once_what_comes_again_after_it_was_committed() -> None:
+    world = durable()
+    world.submits(1)
+    world.tick()
+    world.actions = [x for x in world.actions if isinstance(x, a.Send) and isinstance(x.message, m.Dispatch)]
+    dispatch = world.expect_dispatch(0, 1)
+    world.outcome(dispatch, 0, 1)
+    world.tick()
+    world.happens(a.Committed(6))
+    world.tick()
+    world.actions.clear()
+    world.outcome(dispatch, 0, 1)
     world.tick()
     world.expect_send(DAEMON, m.Settled([(dispatch.fence, 0, 1)]))
 

@@ -1,0 +1,191 @@
+"""A daemon: the real plan and registration, with runners that are simulated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgpack
+
+from taskmesh.core import messages as m
+from taskmesh.transport.membership import Membership
+from taskmesh_worker import plan as p
+from taskmesh_worker.plan_state import Phase
+
+from .hub import ADDRESS
+from .process import Process
+from .runner import SimulatedRunner
+
+if TYPE_CHECKING:
+    from .checks import Book
+    from .network import Network
+    from .script import Settings
+
+DIED: bytes = msgpack.packb({"kind": "lost", "host": "simulated"})
+LOST_GRACE_S = 10.0
+NEVER = float("inf")
+
+
+class SimulatedDaemon:
+    """One daemon, from its start to its end. As `taskmesh_worker.daemon.Daemon`, which see."""
+
+    def __init__(
+        self, network: Network, book: Book, settings: Settings, name: str, instance: int, slots: int, rate: float
+    ) -> None:
+        self.name = name
+        self.book = book
+        self.settings = settings
+        self.instance = instance
+        self.process = Process(network, name, rate, float(instance % 977))
+        self.plan = p.Plan(slots, limits=p.RunnerLimits(max_tasks=settings.max_tasks))
+        self.runners: dict[int, SimulatedRunner] = {}
+        self.left = False
+        self._finished: list[m.Finished] = []
+        self._joined = False
+        self._touched = True
+        self._lost_since: float | None = None
+        register = book.register("daemon", instance, name, slots)
+        self.membership = Membership(
+            self.process.context, self.process.loop, ADDRESS.control, register, self, keeper=self
+        )
+        silence = self.membership._silence
+        assert silence is not None
+        silence._clock = self.process.clock
+        self.process.loop.add_part(self)
+        self.process.after_round = self._after_round
+        self.process.poke()
+
+    # ---- the hub -------------------------------------------------------------------------------------------------
+
+    def on_welcome(self, welcome: m.Registered) -> None:
+        if not welcome.resume:
+            self._finished.clear()
+            self._act(p.Reset(again=self._joined))
+        self._joined = True
+        self._lost_since = None
+        self.process.world.log(self.name, f"joins, {'goes on' if welcome.resume else 'on a new link'}")
+
+    def on_message(self, message: m.LinkMessage) -> None:
+        if isinstance(message, m.Goodbye):
+            if self.plan.leaving and not self.membership.unacked:
+                self.left = True
+            else:
+                self.membership.join_again()
+        else:
+            self._act(p.FromHub(message))
+
+    def on_refused(self, why: str) -> None:
+        raise AssertionError(f"{self.name} was refused: {why}")
+
+    def on_lost(self) -> None:
+        now = self.process.loop.now()
+        self._lost_since = now if self._lost_since is None else self._lost_since
+        if self.plan.draining and self.plan.idle:
+            self.left = not self.plan.ledger.outcomes or now - self._lost_since >= LOST_GRACE_S
+            if self.left:
+                self.process.world.fault("left_alone", self.name)  # the hub does not know: like a death
+
+    def on_silence(self) -> None:
+        self.process.world.log(self.name, "holds")
+        self._act(p.Hold(True))
+
+    def on_heard(self) -> None:
+        self.process.world.log(self.name, "goes on")
+        self._lost_since = None
+        self._act(p.Hold(False))
+
+    def held(self) -> list[tuple[int, int, int]]:
+        return self.plan.held()
+
+    # ---- the plan ------------------------------------------------------------------------------------------------
+
+    def _act(self, event: p.Event) -> None:
+        self._touched = True
+        for action in self.plan.handle(event, self.process.loop.now()):
+            self._perform(action)
+
+    def _perform(self, action: p.Action) -> None:
+        match action:
+            case p.Report(message):
+                self._report(message)
+            case p.Start(number):
+                self.runners[number] = SimulatedRunner(self, number)
+            case p.Hand(number, dose, limit):
+                self.runners[number].limit = limit
+                self.runners[number].put(dose)
+            case p.GiveBody(number, digest, _, drop):
+                self.runners[number].put((digest, drop))
+            case p.Lower(number, limit):
+                self.runners[number].limit = limit
+            case p.Peek(number):
+                self._act(p.Claimed(number, self.runners[number].claimed[1]))
+            case p.Look(number):
+                runner = self.runners[number]
+                self._act(p.Seen(number, *runner.claimed, self.process.world.now - runner.claimed_at))
+            case p.Flush(number):
+                self.runners[number].signal()
+            case p.Interrupt(number, position, code):
+                self.runners[number].signal(position, code)
+            case p.Sample(number):
+                self._act(p.Sampled(number, self.runners[number].bytes, *self.runners[number].claimed))
+            case p.End(number):
+                self.runners[number].hang_up()
+            case p.Kill(number):
+                self.runners[number].die()
+            case _:
+                raise AssertionError(f"the simulated daemon cannot {action}")
+
+    def _report(self, message: m.LinkMessage | m.Finished) -> None:
+        if isinstance(message, m.Finished):
+            self._finished.append(message)
+        else:
+            self._flush()
+            self.membership.send(message)
+
+    def _flush(self) -> None:
+        if self._finished:
+            self.membership.send(m.Done(self._finished.copy()))
+            self._finished.clear()
+
+    # ---- rounds --------------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        for number, runner in list(self.runners.items()):
+            if runner.ready and self.plan.runners[number].phase is Phase.STARTING:
+                self._act(p.RunnerReady(number))
+            while runner.outbox:
+                self._act(p.RunnerSaid(number, runner.outbox.popleft()))
+            if runner.dead:
+                del self.runners[number]
+                self._act(p.RunnerGone(number, runner.claimed, DIED))
+        self.membership.read()
+        self._act(p.Tick())
+        self._flush()
+        self.membership.on_time(now)
+        self.membership.pump(now)
+        self._touched = False
+
+    def next_deadline(self) -> float:
+        if self._touched or self.membership.touched:
+            return 0.0
+        return min(self.plan.next_deadline(), self.membership.next_deadline())
+
+    def _after_round(self) -> None:
+        self.plan.check()
+        if self.membership.stream is not None:
+            self.membership.stream.link.check()
+        if self.left:
+            self.process.world.log(self.name, "has left")
+            self.kill()
+
+    # ---- its end -------------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """Its runners die with it."""
+        self.process.kill()
+        for runner in self.runners.values():
+            runner.dead = True
+
+    def drain(self, timeout_s: float = NEVER) -> None:
+        """SIGTERM."""
+        self._act(p.Drain(timeout_s))
+        self.process.poke()

@@ -1,0 +1,97 @@
+"""The hub: the real shell and scheduler, on virtual sockets and a disk that outlives them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from taskmesh import hub as shell
+from taskmesh.transport.endpoints import Address
+
+from .disk import Disk
+from .process import Process
+
+if TYPE_CHECKING:
+    from .network import Network
+
+ADDRESS = Address("tcp", "hub", 5555)
+
+
+class _Numbers:
+    """In place of `secrets`."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def randbits(self, bits: int) -> int:
+        return self._number
+
+
+class _NoSleep:
+    """In place of `time` while a hub says goodbye."""
+
+    @staticmethod
+    def sleep(seconds: float) -> None:
+        """Frames that were sent come before their connections close anyway."""
+
+
+class SimulatedHub:
+    """Hubs that follow each other on one host. `disk` is None for those without a store."""
+
+    def __init__(self, network: Network, disk: Disk | None, grace_s: float, rate: float) -> None:
+        self.network = network
+        self.disk = disk
+        self.grace_s = grace_s
+        self._rate = rate
+        self._incarnations = 0
+        self.process: Process
+        self.hub: shell.Hub
+        self.start()
+
+    @property
+    def alive(self) -> bool:
+        return not self.process.dead
+
+    def start(self) -> None:
+        """A hub with what the disk remembers."""
+        world, disk = self.network.world, self.disk
+        self._incarnations += 1
+        process = self.process = Process(self.network, "hub", self._rate, 1000.0 * self._incarnations)
+        loop = process.loop
+
+        def opened(wake: Any) -> Any:
+            def woken() -> None:
+                wake()
+                loop.wake_files()
+
+            assert disk is not None
+            return disk.open(woken)
+
+        config = shell.HubConfig(ADDRESS, None, grace_s=self.grace_s, store=opened if disk is not None else None)
+        with patch.object(shell, "secrets", _Numbers(world.random.getrandbits(63) | 1)):
+            self.hub = shell.Hub(config, process.context, loop)
+        process.after_round = self._check
+        process.poke()
+        world.log("hub", "starts")
+
+    def kill(self, committed: int = 0) -> None:
+        """End it at once; so many batches on their way to the disk are committed."""
+        self.process.kill()
+        if self.disk is not None and self.disk.store is not None:
+            self.disk.store.crash(committed)
+        journal = self.hub._journal
+        if journal is not None:
+            os.close(journal._wake_read)
+            os.close(journal._wake_write)
+
+    def leave(self) -> None:
+        """End it as SIGTERM does: it will be back."""
+        with patch.object(shell, "time", _NoSleep):
+            self.hub.close("the hub is restarted", back=True)
+        self.process.kill()
+
+    def _check(self) -> None:
+        self.hub.scheduler.check()
+        for lane in self.hub._lanes.by_instance.values():
+            lane.stream.link.check()
