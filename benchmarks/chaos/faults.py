@@ -23,8 +23,9 @@ WEIGHTS = {
     "freeze-machine": 1,
     "freeze-hub": 1,
 }
-"""Kinds of faults, and how often each is drawn. "cut" is one more, for hosts that have cables."""
-CUT, CUT_WEIGHT = "cut", 2
+"""Kinds of faults, and how often each is drawn."""
+CUTS = {"cut-daemon": 2, "cut-hub": 1, "cut-client": 1}
+"""More kinds, for hosts that have cables."""
 FROZEN_S = (0.2, 5.0)
 AWAY_S = (0.0, 1.0)
 NURSERY_KILLS, NURSERY_WINDOW_S = 3, 30.0
@@ -32,12 +33,18 @@ NURSERY_KILLS, NURSERY_WINDOW_S = 3, 30.0
 
 
 class Planned(NamedTuple):
-    """A fault that is to happen: `at_s` after the start; `whom` and `long` are in [0, 1)."""
+    """A fault that is to happen: `at_s` after the start; `whom` and `long` are in [0, 1), or `for_s` says how long."""
 
     at_s: float
     kind: str
     whom: float
     long: float
+    for_s: float | None = None
+
+    def seconds(self, bounds: tuple[float, float]) -> float:
+        """How long it lasts."""
+        low, high = bounds
+        return self.for_s if self.for_s is not None else low + self.long * (high - low)
 
 
 class Happened(NamedTuple):
@@ -54,7 +61,7 @@ class Happened(NamedTuple):
 def schedule(seed: int, kinds: Sequence[str], every_s: float) -> Iterator[Planned]:
     """The same faults for the same seed, without end."""
     generator = random.Random(seed)
-    weights = [CUT_WEIGHT if kind == CUT else WEIGHTS[kind] for kind in kinds]
+    weights = [(WEIGHTS | CUTS)[kind] for kind in kinds]
     number = 0
     while True:
         number += 1
@@ -79,7 +86,7 @@ class Chaos:
         self._seconds = seconds
         self._over = threading.Event()
         self._undo: list[tuple[float, Callable[[], None]]] = []
-        self._busy: set[Member] = set()
+        self._busy: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="chaos")
         self.happened: list[Happened] = []
         self.surprises: list[str] = []
@@ -136,17 +143,17 @@ class Chaos:
 
     def _make(self, fault: Planned) -> None:
         verb, _, role = fault.kind.partition("-")
-        if role == "hub":
-            members: list[Member] = [self._fleet.hub]
-        else:
-            members = list(self._fleet.daemons)
-        free = [member for member in members if member.running and member not in self._busy]
+        if role == "client":
+            self._cut(fault, role, [])
+            return
+        members: list[Member] = [self._fleet.hub] if role == "hub" else list(self._fleet.daemons)
+        free = [member for member in members if member.running and member.name not in self._busy]
         if not free:
             return
         member = free[int(fault.whom * len(free))]
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if verb == CUT:
-                self._cut(fault, member)
+            if verb == "cut":
+                self._cut(fault, member.name, member.runners() if isinstance(member, Daemon) else [])
             elif verb == "freeze":
                 self._freeze(fault, member, role)
             elif role in ("runner", "nursery"):
@@ -175,14 +182,14 @@ class Chaos:
         runners = member.runners() if isinstance(member, Daemon) else []
         at = time.monotonic_ns()
         member.kill()
-        self._busy.add(member)
+        self._busy.add(member.name)
 
         def again() -> None:
             self._note(fault.kind, member.name, runners, at)
-            self._busy.discard(member)
+            self._busy.discard(member.name)
             member.start()
 
-        self._undo.append((time.monotonic() + _within(AWAY_S, fault.long), again))
+        self._undo.append((time.monotonic() + fault.seconds(AWAY_S), again))
 
     def _freeze(self, fault: Planned, member: Member, role: str) -> None:
         runners = member.runners() if isinstance(member, Daemon) else []
@@ -195,39 +202,35 @@ class Chaos:
         at = time.monotonic_ns()
         _signal(hit, signal.SIGSTOP)
         if role != "runner":
-            self._busy.add(member)
+            self._busy.add(member.name)
 
         def again() -> None:
             _signal(hit, signal.SIGCONT)
             self._note(fault.kind, member.name, runners, at)
-            self._busy.discard(member)
+            self._busy.discard(member.name)
 
-        self._undo.append((time.monotonic() + _within(FROZEN_S, fault.long), again))
+        self._undo.append((time.monotonic() + fault.seconds(FROZEN_S), again))
 
-    def _cut(self, fault: Planned, member: Member) -> None:
+    def _cut(self, fault: Planned, name: str, runners: Sequence[psutil.Process]) -> None:
         hosts = self._fleet.hosts
         assert hosts is not None, "only hosts have cables"
-        runners = member.runners() if isinstance(member, Daemon) else []
+        if name in self._busy:
+            return
         at = time.monotonic_ns()
-        hosts.cut(member.name)
-        self._busy.add(member)
+        hosts.cut(name)
+        self._busy.add(name)
 
         def again() -> None:
-            hosts.heal(member.name)
-            self._note(fault.kind, member.name, runners, at)
-            self._busy.discard(member)
+            hosts.heal(name)
+            self._note(fault.kind, name, runners, at)
+            self._busy.discard(name)
 
-        self._undo.append((time.monotonic() + _within(FROZEN_S, fault.long), again))
+        self._undo.append((time.monotonic() + fault.seconds(FROZEN_S), again))
 
     def _note(self, kind: str, name: str, runners: Sequence[psutil.Process], at_ns: int | None = None) -> None:
         now = time.monotonic_ns()
         pids = frozenset(runner.pid for runner in runners)
         self.happened.append(Happened(kind, name, pids, at_ns or now, now))
-
-
-def _within(bounds: tuple[float, float], share: float) -> float:
-    low, high = bounds
-    return low + share * (high - low)
 
 
 def _signal(processes: Sequence[psutil.Process], number: int) -> None:

@@ -6,12 +6,12 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.chaos.client import Config
-from benchmarks.chaos.faults import CUT, WEIGHTS, Chaos, schedule
+from benchmarks.chaos.faults import CUTS, WEIGHTS, Chaos, Planned, schedule
 from benchmarks.chaos.fleet import DISK, LANES, Fleet
 from benchmarks.chaos.verdict import Verdict, judge
 
@@ -54,7 +54,13 @@ class Failed(Exception):
     """The run could not go on; the message says what was last heard."""
 
 
-def run(plan: Plan, folder: Path, progress: Callable[[int], object], netns: bool = False) -> Verdict:
+def run(
+    plan: Plan,
+    folder: Path,
+    progress: Callable[[int], object],
+    netns: bool = False,
+    faults: Sequence[Planned] | None = None,
+) -> Verdict:
     """Do it.
 
     Parameters
@@ -67,6 +73,8 @@ def run(plan: Plan, folder: Path, progress: Callable[[int], object], netns: bool
         Is told now and then how many tasks are done.
     netns
         Every process on a host of its own; cables are cut as well.
+    faults
+        These, in place of a schedule by the plan's seed.
 
     Raises
     ------
@@ -77,16 +85,24 @@ def run(plan: Plan, folder: Path, progress: Callable[[int], object], netns: bool
     from tests.system.proxy import free_ports
 
     if not netns:
-        return _run(plan, folder, progress, free_ports(LANES + 3), None)
+        return _run(plan, folder, progress, free_ports(LANES + 3), None, faults)
     names = ["hub", "client", *(f"d{number}" for number in range(1, plan.daemons + 1))]
     with Hosts(names) as hosts:
-        kinds = (*plan.kinds, CUT) if plan.kinds else ()
-        return _run(plan._replace(kinds=kinds), folder, progress, range(5555, 5558 + LANES), hosts)
+        kinds = (*plan.kinds, *CUTS) if plan.kinds else ()
+        return _run(plan._replace(kinds=kinds), folder, progress, range(5555, 5558 + LANES), hosts, faults)
 
 
-def _run(plan: Plan, folder: Path, progress: Callable[[int], object], ports: range, hosts: "Hosts | None") -> Verdict:
+def _run(
+    plan: Plan,
+    folder: Path,
+    progress: Callable[[int], object],
+    ports: range,
+    hosts: "Hosts | None",
+    faults: Sequence[Planned] | None,
+) -> Verdict:
     fleet = Fleet(folder, plan.daemons, plan.runners, ports, plan.store, hosts)
-    chaos = Chaos(fleet, schedule(plan.seed, plan.kinds, plan.every_s) if plan.kinds else iter(()), plan.seconds)
+    drawn = schedule(plan.seed, plan.kinds, plan.every_s) if plan.kinds else iter(())
+    chaos = Chaos(fleet, drawn if faults is None else iter(faults), plan.seconds)
     record = folder / "record"
     client: subprocess.Popen[bytes] | None = None
     try:

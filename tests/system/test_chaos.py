@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.faults import WEIGHTS, schedule
+from benchmarks.chaos.faults import CUTS, WEIGHTS, Planned, schedule
 from benchmarks.chaos.fleet import DISK, STORES
 from benchmarks.chaos.run import Plan, run
 from benchmarks.chaos.verdict import Verdict
@@ -18,6 +18,7 @@ from benchmarks.chaos.verdict import Verdict
 from .namespaces import why_not
 
 SEED = int(os.environ.get("TASKMESH_CHAOS_SEED", "7"))
+netns = pytest.mark.skipif(why_not() is not None, reason=f"no network namespaces: {why_not()}")
 long = pytest.mark.skipif(not os.environ.get("TASKMESH_LONG_TESTS"), reason="long: set TASKMESH_LONG_TESTS=1")
 
 
@@ -94,11 +95,36 @@ def test_everything_at_once_for_a_minute(tmp_path: Path) -> None:
     chaos(tmp_path, tuple(WEIGHTS), seconds=60.0, every_s=0.25, tasks=30_000)
 
 
+@netns
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        ("cut-daemon", 1.0),
+        ("cut-daemon", 4.0),
+        pytest.param("cut-hub", 1.0, marks=long),
+        pytest.param("cut-hub", 4.0, marks=long),
+        pytest.param("cut-client", 4.0, marks=long),
+        pytest.param("cut-daemon", 20.0, marks=long),
+        pytest.param("cut-hub", 20.0, marks=long),
+        pytest.param("cut-client", 20.0, marks=long),
+    ],
+)
+def test_a_cable_that_is_pulled_and_plugged_in_again(tmp_path: Path, kind: str, seconds: float) -> None:
+    plan = Plan(2000, 60.0, 1.0, SEED, daemons=2, runners=2, work_s=0.006)
+    verdict = run(plan, tmp_path, lambda done: None, True, [Planned(1.0, kind, 0.0, 0.0, seconds)])
+    print(verdict)
+    assert verdict.good, f"{verdict.reasons}\n{logs(tmp_path)}"
+    assert verdict.faults == {kind: 1}
+    # Cut off for less than 3 s, a daemon is not even suspected. After that, what it had queued moves; what its runners
+    # had taken since its last heartbeat counts as queued. After 15 s everything moves.
+    assert verdict.beyond.total() <= (0 if seconds < 3.0 else 40)
+
+
 @long
-@pytest.mark.skipif(why_not() is not None, reason=f"no network namespaces: {why_not()}")
+@netns
 def test_everything_at_once_with_cables(tmp_path: Path) -> None:
     verdict = chaos(tmp_path, ("kill-runner", "kill-daemon", "kill-hub"), seconds=20.0, every_s=1.0, netns=True)
-    assert verdict.faults["cut"]
+    assert sum(verdict.faults[kind] for kind in CUTS)
 
 
 def test_the_same_seed_makes_the_same_faults() -> None:
