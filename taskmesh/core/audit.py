@@ -106,8 +106,8 @@ def check(scheduler: Scheduler) -> None:
                 raise LocalProtocolError(f"lease {lease.fence} is not in the index of its chunk")
             leased.setdefault(id(lease.state), []).extend(lease.ranges)
     queued: dict[int, Ranges] = {}
-    held = (piece for pieces in scheduler.recovery.held.values() for piece in pieces)
-    waiting = [(0, piece.chunk.spec.session, piece) for piece in held]
+    offered = (piece for pieces in scheduler.recovery.held.values() for piece in pieces)
+    waiting = [(0, piece.chunk.spec.session, piece) for piece in offered]
     for _, session, piece in [*scheduler.ready.pieces(), *waiting]:
         if session not in scheduler.sessions:
             raise LocalProtocolError(f"work of session {session:x}, which is over, is queued")

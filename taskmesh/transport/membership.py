@@ -112,6 +112,7 @@ class Membership:
         if self._control is not None:
             self._loop.forget(self._control)
             close(self._control)
+        self._opened_at = self._loop.now()
         control = make(self._context, zmq.REQ)
         control.setsockopt(zmq.RECONNECT_IVL, 50)
         control.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
@@ -310,6 +311,9 @@ class Membership:
             self._join_patience_s = min(2 * self._join_patience_s, REPLY_TIMEOUT_S)
             if now - self._answered_at > REPLY_TIMEOUT_S:
                 self._owner.on_lost()
+        if now - max(self._answered_at, self._opened_at) > SILENCE_S:
+            self._open_control()  # its connection may be half open, and nothing else would end that soon
+            self._waiting = False
         if not self.registered:
             if not self._waiting and not self._refused:
                 self._register(now)
