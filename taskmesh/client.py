@@ -36,6 +36,7 @@ log = logging.getLogger("taskmesh")
 
 LOST_AFTER_S = 60.0
 NEVER = float("inf")
+LARGE_CALL = 4096  # bytes
 GOODBYE_S = 1.0
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 Spec = ClientSpec[Future[Any]]
@@ -219,7 +220,8 @@ class Client:
     def submit(self, place: Place, leaf: bytes) -> Future[Any]:
         """One more call; sends when the time has come (see `core.session`)."""
         spec = place.spec
-        if self.session.weight + len(leaf) > self.window.size - WEIGHT:
+        # Once for a chunk is enough: what is gathered in it meanwhile is little, unless the call is large.
+        if (spec.open is None or len(leaf) >= LARGE_CALL) and self.session.weight + len(leaf) > self.window.size - WEIGHT:
             self._wait_for_room(len(leaf) + WEIGHT)
         with self.lock:
             if self.error is not None or self._closing:
