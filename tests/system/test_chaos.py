@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos.faults import CUTS, WEIGHTS, Planned, schedule
-from benchmarks.chaos.fleet import DISK, STORES
+from benchmarks.chaos.fleet import DISK, MEMORY
 from benchmarks.chaos.run import Plan, run
 from benchmarks.chaos.verdict import Verdict
 
@@ -73,16 +73,16 @@ def test_killed_daemons_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_frozen_daemons_lose_nothing(tmp_path: Path) -> None:
-    verdict = chaos(tmp_path, ("freeze-daemon", "freeze-machine"), seconds=6.0, every_s=1.0)
+    verdict = chaos(tmp_path, ("freeze-daemon", "freeze-machine"), seconds=3.0, every_s=1.0)
     assert verdict.faults.total() >= 2
 
 
 def test_frozen_runners_hold_up_nothing_but_their_tasks(tmp_path: Path) -> None:
-    verdict = chaos(tmp_path, ("freeze-runner",), seconds=3.0, every_s=0.7)
+    verdict = chaos(tmp_path, ("freeze-runner",), seconds=2.0, every_s=0.6)
     assert verdict.beyond.total() == 0
 
 
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", [DISK, pytest.param(MEMORY, marks=long)])
 def test_killed_hubs_lose_and_repeat_nothing(tmp_path: Path, store: str) -> None:
     verdict = chaos(tmp_path, ("kill-hub",), seconds=4.0, every_s=2.0, store=store)
     assert verdict.faults["kill-hub"] >= 1
@@ -100,7 +100,7 @@ def test_everything_at_once_for_a_minute(tmp_path: Path) -> None:
     ("kind", "seconds"),
     [
         ("cut-daemon", 1.0),
-        ("cut-daemon", 4.0),
+        pytest.param("cut-daemon", 4.0, marks=long),
         pytest.param("cut-hub", 1.0, marks=long),
         pytest.param("cut-hub", 4.0, marks=long),
         pytest.param("cut-client", 4.0, marks=long),

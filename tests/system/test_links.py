@@ -89,7 +89,14 @@ def test_resets_of_some_connections_neither_lose_nor_repeat(wire: Wire, tmp_path
     assert wire.proxy.cut >= 10
 
 
-@pytest.mark.parametrize("ways", [(Way.UP,), (Way.DOWN,), ()], ids=["up", "down", "both"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        pytest.param((Way.UP,), id="up", marks=long),
+        pytest.param((Way.DOWN,), id="down", marks=long),
+        pytest.param((), id="both"),
+    ],
+)
 def test_a_stall_only_delays(wire: Wire, tmp_path: Path, ways: tuple[Way, ...]) -> None:
     def disturb(futures: Sequence[Future[int]]) -> None:
         some_done(futures, 0.1)
