@@ -122,7 +122,7 @@ def test_a_slow_line_only_delays(wire: Wire, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "keep", [pytest.param(keep, id=keep.name, marks=() if keep is Keep.HUB else long) for keep in Keep]
+    "keep", [pytest.param(keep, id=keep.name, marks=long if keep is Keep.PEER else ()) for keep in Keep]
 )
 def test_half_open_connections_lose_nothing(wire: Wire, tmp_path: Path, keep: Keep) -> None:
     def disturb(futures: Sequence[Future[int]]) -> None:
