@@ -221,9 +221,9 @@ class Client:
         """One more call; sends when the time has come (see `core.session`)."""
         spec = place.spec
         # Once for a chunk is enough: what is gathered in it meanwhile is little, unless the call is large.
-        if spec.open is None or len(leaf) >= LARGE_CALL:
-            if self.session.weight + len(leaf) > self.window.size - WEIGHT:
-                self._wait_for_room(len(leaf) + WEIGHT)
+        starts = spec.open is None or len(leaf) >= LARGE_CALL
+        if starts and self.session.weight + len(leaf) > self.window.size - WEIGHT:
+            self._wait_for_room(len(leaf) + WEIGHT)
         with self.lock:
             if self.error is not None or self._closing:
                 self._require_open()

@@ -126,16 +126,20 @@ class Deliveries:
             daemon.settled.append((ended.fence, ended.lo, ended.hi))
             self._settling.add(ended.daemon)
 
+    def send(self, session: Session) -> None:
+        """Send a client what waits for it."""
+        if session.gone_at is not None:
+            return
+        messages, duplicates = session.outbox.send()
+        for outcomes in messages:
+            self._do(Send(session.instance, m.Results(outcomes)))
+        for ended in duplicates:
+            self.settled(ended)
+
     def tick(self) -> None:
         """Send what has gathered."""
         for instance in self._talkative:
-            session = self._sessions[instance]
-            if session.gone_at is None:
-                messages, duplicates = session.outbox.send()
-                for outcomes in messages:
-                    self._do(Send(instance, m.Results(outcomes)))
-                for ended in duplicates:
-                    self.settled(ended)
+            self.send(self._sessions[instance])
         self._talkative.clear()
         for instance in self._settling:
             daemon = self._daemons[instance]

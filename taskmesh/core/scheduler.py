@@ -401,6 +401,7 @@ class Scheduler:
         spec = session.specs.get(cancel.spec)
         state = spec.chunks.get(cancel.first) if spec else None
         if state is None:
+            self.deliveries.send(session)  # it may have been cancelled just now: that has to be heard first
             self._actions.append(
                 Send(session.instance, m.Cancelled(cancel.spec, cancel.first, [(cancel.lo, cancel.hi)]))
             )

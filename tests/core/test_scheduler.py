@@ -348,6 +348,20 @@ def test_a_cancel_of_what_has_ended_is_too_late(world: World) -> None:
     world.expect_send(CLIENT, m.Cancelled(1, 0, [(0, 1)]))
 
 
+def test_who_cancels_what_was_just_cancelled_hears_of_that_first(world: World) -> None:
+    leased(world, 5)
+    world.hears(CLIENT, m.Cancel(1, 0, 1, 5))
+    world.actions.clear()
+    world.hears(DAEMON, m.GiveBack(world.scheduler.next_fence() - 1, [(0, 1)], []))
+    world.submits(2, first=10)
+    world.hears(CLIENT, m.Cancel(1, 10, 0, 2))
+    world.hears(CLIENT, m.Cancel(1, 10, 0, 2))
+    sent = [action.message for action in world.actions if isinstance(action, a.Send) and action.instance == CLIENT]
+    assert [type(message) for message in sent] == [m.Results, m.Cancelled]
+    assert isinstance(sent[0], m.Results)
+    assert m.Outcome(1, 10, 0, 2, m.Form.CANCELLED, b"") in sent[0].outcomes
+
+
 # ---- the end of sessions and daemons --------------------------------------------------------------------------------
 
 
