@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
 
-NEAR, FAR = "127.0.0.2", "127.0.0.1"
+from .ports import FAR, NEAR
+
 READ_BYTES = 64 * 1024
 KEPT_BYTES = 256 * 1024  # on the way in one direction of one connection; more waits in the sender's buffers
 RST = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time: closing sends a reset
@@ -386,24 +387,3 @@ def _cut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
     sock.close()
-
-
-def free_ports(count: int, seed: int | None = None) -> range:
-    """Consecutive ports that are free on both addresses, below those that the system gives out by itself."""
-    generator = random.Random(seed)
-    for _ in range(200):
-        first = generator.randrange(10_000, 30_000 - count)
-        ports = range(first, first + count)
-        if all(_free(host, port) for port in ports for host in (NEAR, FAR)):
-            return ports
-    raise RuntimeError(f"no {count} consecutive free ports found")
-
-
-def _free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

@@ -12,8 +12,9 @@ import pytest
 
 from taskmesh import Mesh
 
+from .ports import NEAR, free_ports
 from .processes import Fleet, tallied, until
-from .proxy import NEAR, NEVER, Keep, Proxy, Way, free_ports
+from .proxy import NEVER, Keep, Proxy, Way
 from .tasks import double, tally
 
 LANES = 90
