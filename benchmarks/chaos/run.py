@@ -82,7 +82,7 @@ def run(
         The client ended without saying what came, or nothing came any more.
     """
     from tests.system.namespaces import Hosts
-    from tests.system.proxy import free_ports
+    from tests.system.ports import free_ports
 
     if not netns:
         return _run(plan, folder, progress, free_ports(LANES + 3), None, faults)

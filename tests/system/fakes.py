@@ -33,7 +33,7 @@ class FakeDaemon:
         self._crowd = crowd
         self._holds_s = holds_s
         self._queue: deque[tuple[float, m.Dispatch]] = deque()
-        self._dead = False
+        self._dead = self._leaving = False
         self.welcomed = self.left = False
         self.refused: str | None = None
         self.answered = 0
@@ -51,6 +51,8 @@ class FakeDaemon:
         if self.welcomed and not welcome.resume:
             self._queue.clear()
             self.membership.send(m.Inventory([]))
+            if self._leaving:  # the hub's goodbye was lost with its lane
+                self.membership.send(m.Leaving())
         self.welcomed = True
 
     def on_refused(self, why: str) -> None:
@@ -87,6 +89,7 @@ class FakeDaemon:
 
     def leave(self) -> None:
         """Give back what waits, and go."""
+        self._leaving = True
         self.membership.send(m.Slots(0))
         while self._queue:
             _, dispatch = self._queue.popleft()

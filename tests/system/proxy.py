@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
 
-NEAR, FAR = "127.0.0.2", "127.0.0.1"
+from .ports import FAR, NEAR
+
 READ_BYTES = 64 * 1024
 KEPT_BYTES = 256 * 1024  # on the way in one direction of one connection; more waits in the sender's buffers
 RST = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time: closing sends a reset
@@ -60,6 +61,7 @@ class Connection:
     port: int
     mute: bool = False
     closed: bool = False
+    late_at: float = 0.0  # the peer's side was cut; what it had written goes to the hub then
 
     def __post_init__(self) -> None:
         self.up = Half(self.near, self.far, Way.UP)
@@ -80,6 +82,8 @@ class Proxy:
     ----------
     accepted, cut
         How many connections there were, and how many of them were reset on purpose.
+    overtaken
+        How many bytes arrived after those of a newer connection.
     """
 
     def __init__(self, ports: Iterable[int], seed: int = 0) -> None:
@@ -94,9 +98,10 @@ class Proxy:
         self._cut_every = NEVER
         self._cut_share = 1.0
         self._cut_at = NEVER
+        self._cut_late_at = NEVER
         self._commands: list[Callable[[], None]] = []
         self._stopping = False
-        self.accepted = self.cut = 0
+        self.accepted = self.cut = self.overtaken = 0
         self._listeners: dict[socket.socket, int] = {}
         all_ports = list(ports)
         self._control = all_ports[0]
@@ -141,6 +146,19 @@ class Proxy:
         def begin() -> None:
             for connection in self._some(share):
                 self._half_open(connection, keep)
+
+        self._do(begin)
+
+    def overtake(self, gather_s: float, late_s: float) -> None:
+        """Let new connections overtake old ones: keep back what peers write for `gather_s`, then cut their side, and
+        give what was kept to the hub `late_s` later, when the peers have long been there again.
+        """
+
+        def begin() -> None:
+            now = monotonic()
+            for connection in self._connections:
+                connection.late_at = now + gather_s + late_s
+            self._cut_late_at = now + gather_s
 
         self._do(begin)
 
@@ -195,13 +213,21 @@ class Proxy:
             if now >= self._cut_at:
                 self._reset(self._cut_share)
                 self._cut_at = now + self._cut_every
+            if now >= self._cut_late_at:
+                self._cut_late_at = NEVER
+                self._cut_near()
             self._refill(now)
             for connection in list(self._connections):
                 self._watch(connection, now)
 
     def _wait(self) -> float:
         now = monotonic()
-        times = [self._cut_at, *(until for until in self._stalled_until.values() if until > now)]
+        times = [
+            self._cut_at,
+            self._cut_late_at,
+            *(c.late_at for c in self._connections if c.late_at > now),
+            *(until for until in self._stalled_until.values() if until > now),
+        ]
         if self._rate != NEVER:
             times.append(now + 0.01)
         return max(0.0, min(1.0, min(times) - now))
@@ -267,6 +293,9 @@ class Proxy:
         """Ask for what a connection can go on with."""
         if connection.closed:
             return
+        if connection.late_at and self._cut_late_at == NEVER:
+            self._deliver_late(connection, now)
+            return
         for sock, into, out_of in (
             (connection.near, connection.up, connection.down),
             (connection.far, connection.down, connection.up),
@@ -276,7 +305,7 @@ class Proxy:
                 passing = now >= self._stalled_until[into.way] and self._allowance[into.way] > 0
                 if connection.mute or (passing and len(into.kept) < KEPT_BYTES):
                     events |= selectors.EVENT_READ
-                if out_of.kept and now >= self._stalled_until[out_of.way]:
+                if out_of.kept and now >= self._stalled_until[out_of.way] and not connection.late_at:
                     events |= selectors.EVENT_WRITE
             self._ask(sock, events)
 
@@ -311,6 +340,24 @@ class Proxy:
                 self._of.pop(sock, None)
                 _cut(sock)
 
+    def _cut_near(self) -> None:
+        """The peers' side of the connections that are to be overtaken."""
+        for connection in self._connections:
+            if connection.late_at:
+                self.overtaken += len(connection.up.kept)
+                self._ask(connection.near, 0)
+                self._ask(connection.far, 0)
+                self._of.pop(connection.near, None)
+                _cut(connection.near)
+
+    def _deliver_late(self, connection: Connection, now: float) -> None:
+        if now < connection.late_at:
+            return
+        if connection.up.kept:
+            self._ask(connection.far, selectors.EVENT_WRITE)
+        else:
+            self._end(connection, reset=False)
+
     def _end(self, connection: Connection, reset: bool) -> None:
         if connection.closed:
             return
@@ -340,24 +387,3 @@ def _cut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
     sock.close()
-
-
-def free_ports(count: int, seed: int | None = None) -> range:
-    """Consecutive ports that are free on both addresses, below those that the system gives out by itself."""
-    generator = random.Random(seed)
-    for _ in range(200):
-        first = generator.randrange(10_000, 30_000 - count)
-        ports = range(first, first + count)
-        if all(_free(host, port) for port in ports for host in (NEAR, FAR)):
-            return ports
-    raise RuntimeError(f"no {count} consecutive free ports found")
-
-
-def _free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.faults import CUTS, WEIGHTS, Planned, schedule
+from benchmarks.chaos.faults import CUTS, WEIGHTS, Happened, Planned, schedule
 from benchmarks.chaos.fleet import DISK, MEMORY
 from benchmarks.chaos.run import Plan, run
-from benchmarks.chaos.verdict import Verdict
+from benchmarks.chaos.verdict import UNEXPLAINED, Execution, Verdict, explain, judge
 
 from .namespaces import why_not
 
+S = 1_000_000_000  # a second, in ns
 SEED = int(os.environ.get("TASKMESH_CHAOS_SEED", "7"))
 netns = pytest.mark.skipif(why_not() is not None, reason=f"no network namespaces: {why_not()}")
 long = pytest.mark.skipif(not os.environ.get("TASKMESH_LONG_TESTS"), reason="long: set TASKMESH_LONG_TESTS=1")
@@ -133,3 +134,22 @@ def test_the_same_seed_makes_the_same_faults() -> None:
     first = [next(one) for _ in range(50)]
     assert first == [next(two) for _ in range(50)]
     assert first != [next(other) for _ in range(50)]
+
+
+def test_only_a_fault_that_hit_one_of_its_processes_explains_that_a_task_ran_twice(tmp_path: Path) -> None:
+    runs = [[Execution(1, 10, 5 * S), Execution(1, 11, 6 * S)]]
+    assert explain(runs, []) == {UNEXPLAINED: 1}
+    assert explain(runs, [Happened("kill-runner", "d1", frozenset({99}), 5 * S, 5 * S)]) == {UNEXPLAINED: 1}
+    assert explain(runs, [Happened("kill-runner", "d1", frozenset({10}), 50 * S, 50 * S)]) == {UNEXPLAINED: 1}
+    assert explain(runs, [Happened("kill-runner", "d1", frozenset({10}), 5 * S, 5 * S)]) == {"kill-runner": 1}
+    assert explain(runs, [Happened("kill-hub", "hub", frozenset(), 5 * S, 6 * S)]) == {"kill-hub": 1}
+
+
+def test_a_verdict_names_everything_that_is_wrong(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    record.write_text("0 10 5000000000\n0 11 9000000000\n1 10 6000000000\n")
+    told = {"took_s": 1.0, "longest_s": 0.1, "missing": 1, "repeated": 0, "wrong": 1, "errors": {"KeyError: 'x'": 1}}
+    reasons = judge(4, told, record, [], ["d1 ended by itself with code 1"], ["hub"]).reasons
+    assert len(reasons) == 7
+    assert "2 tasks have a result and never ran" in reasons
+    assert "1 executions beyond one per task have no fault to explain them" in reasons

@@ -12,8 +12,9 @@ import pytest
 
 from taskmesh import Mesh
 
+from .ports import NEAR, free_ports
 from .processes import Fleet, tallied, until
-from .proxy import NEAR, NEVER, Keep, Proxy, Way, free_ports
+from .proxy import NEVER, Keep, Proxy, Way
 from .tasks import double, tally
 
 LANES = 90
@@ -115,6 +116,16 @@ def test_a_stall_that_ends_in_a_reset_neither_loses_nor_repeats(wire: Wire, tmp_
             wire.proxy.reset()
 
     assert all_right(wire, tmp_path, disturb) == 0
+
+
+def test_what_arrives_after_newer_messages_changes_nothing(wire: Wire, tmp_path: Path) -> None:
+    def disturb(futures: Sequence[Future[int]]) -> None:
+        for share in (0.1, 0.4, 0.7):
+            some_done(futures, share)
+            wire.proxy.overtake(0.05, 0.4)
+
+    assert all_right(wire, tmp_path, disturb) == 0
+    assert wire.proxy.overtaken > 0
 
 
 def test_a_slow_line_only_delays(wire: Wire, tmp_path: Path) -> None:
