@@ -7,10 +7,13 @@ disjoint and free of empty ranges.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 Range = tuple[int, int]
 Ranges = list[Range]
+
+MANY = 8  # of more ranges than this, those that are concerned are searched for: a chunk may end task by task
 
 
 def subtract(ranges: Ranges, lo: int, hi: int) -> Ranges:
@@ -21,6 +24,12 @@ def subtract(ranges: Ranges, lo: int, hi: int) -> Ranges:
             return []
         if hi <= a or b <= lo:
             return ranges
+    if len(ranges) > MANY:
+        i, j = _span(ranges, lo, hi)
+        if i >= j:
+            return ranges
+        (a, _), (_, b) = ranges[i], ranges[j - 1]
+        return [*ranges[:i], *([(a, lo)] if a < lo else ()), *([(hi, b)] if hi < b else ()), *ranges[j:]]
     left = []
     for a, b in ranges:
         if hi <= a or b <= lo:
@@ -39,6 +48,9 @@ def overlap(ranges: Ranges, lo: int, hi: int) -> Ranges:
         a, b = ranges[0]
         low, high = max(a, lo), min(b, hi)
         return [(low, high)] if low < high else []
+    if len(ranges) > MANY:
+        i, j = _span(ranges, lo, hi)
+        ranges = ranges[i:j]
     return [(max(a, lo), min(b, hi)) for a, b in ranges if a < hi and lo < b]
 
 
@@ -46,6 +58,15 @@ def add(ranges: Ranges, lo: int, hi: int) -> Ranges:
     """`ranges` and `[lo, hi)` together; neighbours are merged."""
     if lo >= hi:
         return ranges
+    if len(ranges) > MANY:
+        i = bisect_left(ranges, (lo,))
+        i -= 1 if i and ranges[i - 1][1] >= lo else 0
+        j = bisect_right(ranges, (hi, hi), i)
+        while j < len(ranges) and ranges[j][0] <= hi:
+            j += 1
+        if i < j:
+            lo, hi = min(lo, ranges[i][0]), max(hi, ranges[j - 1][1])
+        return [*ranges[:i], (lo, hi), *ranges[j:]]
     merged: Ranges = []
     for a, b in sorted([*ranges, (lo, hi)]):
         if merged and a <= merged[-1][1]:
@@ -53,6 +74,13 @@ def add(ranges: Ranges, lo: int, hi: int) -> Ranges:
         else:
             merged.append((a, b))
     return merged
+
+
+def _span(ranges: Ranges, lo: int, hi: int) -> tuple[int, int]:
+    """Which of many ranges, from one place to another, have something in `[lo, hi)`."""
+    i = bisect_left(ranges, (lo,))
+    i -= 1 if i and ranges[i - 1][1] > lo else 0
+    return i, bisect_left(ranges, (hi,), i)
 
 
 def count(ranges: Iterable[Range]) -> int:

@@ -70,3 +70,20 @@ def test_added_neighbours_are_merged(pairs: list[tuple[int, int]]) -> None:
     for lo, hi in pairs:
         ranges = add(ranges, lo, hi)
     assert all(a[1] < b[0] for a, b in itertools.pairwise(ranges))
+
+
+@settings(max_examples=300)
+@given(st.sets(st.integers(0, 99), min_size=30, max_size=60), st.integers(0, 99), st.integers(1, 40))
+def test_many_ranges_are_searched_and_come_out_as_few_do(model: set[int], lo: int, length: int) -> None:
+    ranges: Ranges = []
+    for offset in model:
+        ranges = add(ranges, offset, offset + 1)
+    hi, kept = lo + length, list(ranges)
+    assert offsets(overlap(ranges, lo, hi)) == model & set(range(lo, hi))
+    for result, expected in (
+        (subtract(ranges, lo, hi), model - set(range(lo, hi))),
+        (add(ranges, lo, hi), model | set(range(lo, hi))),
+    ):
+        assert offsets(result) == expected
+        assert all(a < b for a, b in result) and all(a[1] <= b[0] for a, b in itertools.pairwise(result))
+    assert ranges == kept, "the old list is left alone"
