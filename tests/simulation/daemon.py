@@ -126,7 +126,7 @@ class SimulatedDaemon:
             case p.Interrupt(number, position, code):
                 self.runners[number].signal(position, code)
             case p.Sample(number):
-                self._act(p.Sampled(number, self.runners[number].bytes, *self.runners[number].claimed))
+                self._act(p.Sampled(number, self.runners[number].resident, *self.runners[number].claimed))
             case p.End(number):
                 self.runners[number].hang_up()
             case p.Kill(number):

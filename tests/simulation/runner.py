@@ -56,7 +56,7 @@ class SimulatedRunner:
         self.world.after(START_S, self.rank, self._start)
 
     @property
-    def bytes(self) -> int:
+    def resident(self) -> int:
         """How much memory it has."""
         dose = self._dose
         busy = dose is not None and self._item < self._until

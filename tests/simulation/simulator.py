@@ -8,23 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
-from taskmesh.core import messages as m
-from taskmesh.core.session import ClientSpec
-
-from .checks import Book, ended, leftovers, verdicts
+from .checks import ended, leftovers, verdicts
 from .client import SimulatedClient, Ticket
 from .daemon import SimulatedDaemon
-from .disk import Disk
 from .hub import SimulatedHub
-from .network import Network
-from .runner import SimulatedRunner
+from .mesh import PEERS_MOST, Mesh, pick
 from .script import Item, Script
 from .world import Violation, World
 
-T = TypeVar("T")
-PEERS_MOST = 5
 HEAL_S = 240.0  # everything has to end within this time after the last fault, and what it takes to run it
 
 
@@ -42,26 +34,12 @@ class Report:
     trace: list[str]
 
 
-class Simulation:
+class Simulation(Mesh):
     """A mesh that a script is done to."""
 
     def __init__(self, script: Script, world: World) -> None:
-        self.script = script
-        s = script.settings
-        self.world = world
-        self.network = Network(self.world, s.latency_s, s.mess)
-        self.book = Book(self.world)
-        self.disk = Disk(self.world, s.commit_s) if s.durable else None
-        self._rank = self.world.rank()
-        self._instances = 0x10
-        self._faulty = True
-        self.hub = SimulatedHub(self.network, self.disk, s.grace_s, self._rate())
-        self.daemons: list[SimulatedDaemon] = []
-        self.clients: list[SimulatedClient] = []
-        for _ in range(s.daemons):
-            self.add_daemon()
-        for _ in range(s.clients):
-            self.add_client()
+        super().__init__(script, world)
+        self._rank = world.rank()
         self.doings: dict[str, Callable[[Item], None]] = {
             name.removeprefix("do_"): getattr(self, name) for name in dir(self) if name.startswith("do_")
         }
@@ -96,118 +74,50 @@ class Simulation:
     def _seconds(self, ticket: Ticket) -> float:
         return self.script.settings.long_s if ticket.kind in "lsm" else self.script.settings.task_s
 
-    def _rate(self) -> float:
-        return 1.0 + self.script.settings.drift * (self.world.random.random() - 0.5)
-
-    def heal(self) -> None:
-        """No more faults: everybody is there, and can reach everybody."""
-        self._faulty = False
-        self.world.log("world", "--- everything heals ---")
-        self.network.mess = 0.0
-        self.network.cut_until.clear()
-        self.network.stalled_until.clear()
-        if self.disk is not None:
-            self.disk.set_full(None)
-        if not self.hub.alive:
-            self.hub.start()
-        self.hub.process.thaw()
-        for peer in (*self.daemons, *self.clients):
-            peer.process.thaw()
-        for daemon in self.daemons:
-            for runner in daemon.runners.values():
-                runner.thaw()
-        if not any(not d.plan.draining for d in self.living_daemons()):
-            self.add_daemon()
-
-    # ---- who is there --------------------------------------------------------------------------------------------
-
-    def add_daemon(self) -> None:
-        """Another daemon."""
-        self._instances += 1
-        name = f"daemon{len(self.daemons) + 1}"
-        s = self.script.settings
-        self.daemons.append(
-            SimulatedDaemon(self.network, self.book, s, name, self._instances, s.slots, self._rate())
-        )  # fmt: skip
-
-    def add_client(self) -> None:
-        """Another client."""
-        self._instances += 1
-        name = f"client{len(self.clients) + 1}"
-        self.clients.append(SimulatedClient(self.network, self.book, name, self._instances, self._rate()))
-
-    def living_daemons(self) -> list[SimulatedDaemon]:
-        return [d for d in self.daemons if not d.process.dead]
-
-    def _client(self, n: int) -> SimulatedClient | None:
-        return _pick([c for c in self.clients if c.usable], n)
-
-    def _daemon(self, n: int) -> SimulatedDaemon | None:
-        return _pick(self.living_daemons(), n)
-
-    def _peer(self, n: int) -> SimulatedDaemon | SimulatedClient | None:
-        return _pick([*self.living_daemons(), *(c for c in self.clients if not c.process.dead)], n)
-
-    def _runner(self, n: int) -> SimulatedRunner | None:
-        return _pick([r for d in self.living_daemons() for r in d.runners.values() if not r.dead], n)
-
-    def _spec(self, client: SimulatedClient, n: int) -> ClientSpec[Ticket]:
-        spec = _pick(client.specs, n)
-        return spec if spec is not None else client.define(b"body", 0, self._limits(n))
-
-    def _limits(self, n: int) -> m.Limits:
-        s = self.script.settings
-        return m.Limits(s.timeout_s if n % 3 else 0.0, 1 << 20 if s.memory and n % 5 else 0, n % 4 == 0)
-
-    def _letters(self, a: int, most: int) -> str:
-        kinds = self.script.settings.kinds
-        count = 1 + a % most
-        return "".join(kinds[(a * 2654435761 + 40503 * i * i + 7 * i) % 4093 % len(kinds)] for i in range(count))
-
     # ---- work ----------------------------------------------------------------------------------------------------
 
     def do_define(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None:
             a, b, c = item.numbers[1:]
-            client.define(b"body%d" % (a % 3), b % 3 - 1, self._limits(c))
+            client.define(b"body%d" % (a % 3), b % 3 - 1, self.limits(c))
 
     def do_call(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None:
             a, b, c = item.numbers[1:]
-            client.call(self._spec(client, a), self._letters(b, self.script.settings.most if c % 2 else 3))
+            client.call(self.spec(client, a), self.letters(b, self.script.settings.most if c % 2 else 3))
 
     def do_map(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None:
             a, b, c = item.numbers[1:]
-            leaves = [self._letters(b + leaf, self.script.settings.most) for leaf in range(1 + c % 4)]
-            client.map(self._spec(client, a), leaves, 1 if c % 8 else 4)
+            leaves = [self.letters(b + leaf, self.script.settings.most) for leaf in range(1 + c % 4)]
+            client.map(self.spec(client, a), leaves, 1 if c % 8 else 4)
 
     def do_cancel(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None:
             client.cancel(item.numbers[1], 1 + item.numbers[2] % 30, False)
 
     def do_interrupt(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None:
             client.cancel(item.numbers[1], 1 + item.numbers[2] % 30, True)
 
     def do_interrupted(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None:
             for spec in sorted(client.session.filling, key=lambda s: s.number):
                 client.seal(spec, interrupted=True)
 
     def do_retire(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None:
             client.retire()
 
     def do_close(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None and sum(c.usable for c in self.clients) > 1:
             client.close()
 
@@ -220,12 +130,12 @@ class Simulation:
             self.add_daemon()
 
     def do_drain_daemon(self, item: Item) -> None:
-        daemon = self._daemon(item.numbers[0])
+        daemon = self.daemon(item.numbers[0])
         if daemon is not None and sum(not d.plan.draining for d in self.living_daemons()) > 1:
             daemon.drain()
 
     def do_drain_hard(self, item: Item) -> None:
-        daemon = self._daemon(item.numbers[0])
+        daemon = self.daemon(item.numbers[0])
         if daemon is not None and sum(not d.plan.draining for d in self.living_daemons()) > 1:
             self.world.fault(item.kind, daemon.name)
             daemon.drain(_seconds(item.numbers[1]))
@@ -233,19 +143,19 @@ class Simulation:
     # ---- faults --------------------------------------------------------------------------------------------------
 
     def do_kill_runner(self, item: Item) -> None:
-        runner = self._runner(item.numbers[0])
+        runner = self.runner(item.numbers[0])
         if runner is not None:
             self.world.fault(item.kind, f"{runner.daemon.name}/{runner.number}")
             runner.die()
 
     def do_freeze_runner(self, item: Item) -> None:
-        runner = self._runner(item.numbers[0])
+        runner = self.runner(item.numbers[0])
         if runner is not None:
             self.world.fault(item.kind, f"{runner.daemon.name}/{runner.number}")
             runner.freeze(_seconds(item.numbers[1]))
 
     def do_kill_daemon(self, item: Item) -> None:
-        daemon = self._daemon(item.numbers[0])
+        daemon = self.daemon(item.numbers[0])
         if daemon is not None:
             self.world.fault(item.kind, daemon.name)
             daemon.kill()
@@ -253,12 +163,12 @@ class Simulation:
                 self.world.after(_seconds(item.numbers[2]), self._rank, lambda: self.do_daemon_comes(item))
 
     def do_freeze_daemon(self, item: Item) -> None:
-        daemon = self._daemon(item.numbers[0])
+        daemon = self.daemon(item.numbers[0])
         if daemon is not None:
             self._freeze(item, daemon)
 
     def do_freeze_client(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None:
             self._freeze(item, client)
 
@@ -272,7 +182,7 @@ class Simulation:
         who.process.freeze(seconds)
 
     def do_kill_client(self, item: Item) -> None:
-        client = self._client(item.numbers[0])
+        client = self.client(item.numbers[0])
         if client is not None and sum(c.usable for c in self.clients) > 1:
             self.world.fault(item.kind, client.name)
             client.process.kill()
@@ -297,7 +207,7 @@ class Simulation:
         self.world.after(_seconds(n), self._rank, start)
 
     def do_cut(self, item: Item) -> None:
-        peer = self._peer(item.numbers[0])
+        peer = self.peer(item.numbers[0])
         host = peer.name if peer is not None and item.numbers[2] % 3 else "hub"
         seconds = _seconds(item.numbers[1])
         self.world.fault(item.kind, host, f"for {seconds:g} s")
@@ -310,7 +220,7 @@ class Simulation:
         self.world.fault(item.kind, "network")
 
     def do_half_open(self, item: Item) -> None:
-        connection = _pick(self.network.connections, item.numbers[0])
+        connection = pick(self.network.connections, item.numbers[0])
         if connection is not None:
             knows = item.numbers[1] % 2 == 0
             ends = f"{connection.dialled.process.name} to {connection.bound.process.name}"
@@ -324,20 +234,20 @@ class Simulation:
         self._stall(item, _seconds(item.numbers[1]))
 
     def _stall(self, item: Item, seconds: float) -> None:
-        peer = self._peer(item.numbers[0])
+        peer = self.peer(item.numbers[0])
         host = peer.name if peer is not None and item.numbers[2] % 3 else "hub"
         self.world.fault(item.kind, host, f"for {seconds:g} s")
         self.network.stalled_until[host] = self.world.now + seconds
 
     def do_join_again(self, item: Item) -> None:
-        peer = self._peer(item.numbers[0])
+        peer = self.peer(item.numbers[0])
         if peer is not None and peer.membership.registered:
             self.world.fault(item.kind, peer.name)
             peer.membership.join_again()
             peer.process.poke()
 
     def do_jump(self, item: Item) -> None:
-        peer = self._peer(item.numbers[0])
+        peer = self.peer(item.numbers[0])
         process = peer.process if peer is not None and item.numbers[2] % 3 else self.hub.process
         seconds = _seconds(item.numbers[1])
         self.world.fault(item.kind, process.name, f"by {seconds:g} s")
@@ -359,10 +269,6 @@ class Simulation:
 def _seconds(n: int) -> float:
     """How long a fault lasts: about the times after which somebody notices."""
     return (0.01, 0.1, 0.4, 0.7, 1.5, 2.5, 4.0, 7.0, 12.0, 18.0)[n % 10] * (0.8 + n % 41 / 100)
-
-
-def _pick(among: list[T], n: int) -> T | None:
-    return among[n % len(among)] if among else None
 
 
 class _Notes(logging.Handler):
