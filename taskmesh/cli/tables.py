@@ -31,6 +31,8 @@ def _head(d: dict[str, Any]) -> Table:
     speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
     grid.add_row("now", f"{d['waiting']:,} waiting, {with_workers:,} with workers, {speed} tasks/s")
     grid.add_row("so far", ", ".join(f"{d[key]:,} {key}" for key in TOTALS))
+    if d["full"]:
+        grid.add_row("store", Text(f"takes no new tasks: {printable(d['full'])}", style="bold red"))
     odd = [f"{d[key]:,} {words}" for key, words in ODDITIES.items() if d[key]]
     if odd:
         grid.add_row("odd", Text(", ".join(odd), style="yellow"))
@@ -69,12 +71,14 @@ def _clients(d: dict[str, Any]) -> Table | Text:
     if not sessions:
         return Text("\nNo clients.", style="dim")
     table = _table(f"Clients: {len(sessions)}", "name", "host", "pid")
-    for heading in ("functions", "waiting", "with workers", "joined"):
+    for heading in ("functions", "waiting", "with workers", "unfetched", "joined"):
         table.add_column(heading, justify="right")
+    table.add_column("state")
     for s in sessions:
         table.add_row(
             _text(s["name"]), _text(s["host"]), str(s["pid"]), f"{s['functions']:,}", f"{s['waiting']:,}",
-            f"{s['running']:,}", _ago(s["joined_s_ago"]),
+            f"{s['running']:,}", f"{s['unfetched']:,}", _ago(s["joined_s_ago"]),
+            Text("ok", style="green") if s["connected"] else Text("away", style="yellow"),
         )  # fmt: skip
     return table
 

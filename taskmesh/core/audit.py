@@ -50,6 +50,7 @@ def statistics(scheduler: Scheduler, now: float) -> Statistics:
         rate_per_s=scheduler.rate.per_second(now, totals.done + totals.failed),
         slots=sum(daemon.slots for daemon in daemons),
         refused_peers=totals.refused_peers,
+        full=scheduler.full,
         daemons=daemons,
         sessions=sessions,
     )

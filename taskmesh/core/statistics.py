@@ -40,7 +40,7 @@ class SessionStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The whole mesh. `rate_per_s` is tasks ended per second, over the last few seconds."""
+    """The whole mesh. `full`: why no new tasks are taken. `rate_per_s`: tasks ended per second, over a few seconds."""
 
     uptime_s: float
     draining: bool
@@ -53,6 +53,7 @@ class Statistics:
     rate_per_s: float
     slots: int
     refused_peers: int
+    full: str | None
     daemons: tuple[DaemonStatistics, ...]
     sessions: tuple[SessionStatistics, ...]
 

@@ -202,7 +202,6 @@ class Membership:
             self._answered_at = now
             self._heartbeat_at = now + self._beat_s
             self._progress = Progress()
-            self._progress = Progress()
             self._owner.on_welcome(welcome._replace(resume=resume))
         if self._silence is not None:
             self._silence.registered(again, resume, self.stream.link.last)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..core.link import Link
 from ..core.messages import HeartbeatReply
 
-STUCK_AFTER_S = 5.0
+STUCK_AFTER_S = 10.0  # a frame of 256 KiB may take that long on a line of 26 kB/s
 
 
 class Progress:
