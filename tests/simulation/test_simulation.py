@@ -40,15 +40,6 @@ REGRESSIONS = {  # as they were made short: a seed is another schedule when `scr
             Item(0.1647, "drain_hard", (417539, 528445, 255662, 344815)),
         ],
     ),
-    "what a daemon held after a restart was queued twice when that daemon was lost": Script(
-        7633,
-        replace(PLAIN, daemons=1, slots=2, task_s=0.05, horizon_s=10.0),
-        [
-            Item(3.3273, "map", (319185, 971190, 525654, 297680)),
-            Item(6.2146, "restart_hub", (874861, 797694, 464574, 639434)),
-            Item(8.6284, "cut", (688967, 235068, 443616, 943714)),
-        ],
-    ),
 }
 
 
