@@ -202,6 +202,15 @@ def test_what_a_daemon_holds_is_not_dispatched_again(client_first: bool) -> None
     world.nothing_else()
 
 
+def test_what_a_daemon_holds_and_gives_back_before_the_wait_is_over_is_queued_once() -> None:
+    world = restarted()
+    world.submits(3, left=[(0, 3)])
+    world.hears(DAEMON, m.Inventory([m.Holding(5, CLIENT, 1, 0, 2, False, [(0, 2)])]))
+    world.hears(DAEMON, m.GiveBack(5, [(0, 2)], []))  # the cross-check finds it if it is in two places
+    assert world.scheduler.daemons[DAEMON].tasks_out == 0
+    assert sum(piece.hi - piece.lo for _, _, piece in world.scheduler.ready.pieces()) == 2
+
+
 @pytest.mark.parametrize("client_first", [True, False])
 def test_an_outcome_that_comes_before_its_chunk_counts(client_first: bool) -> None:
     world = restarted()

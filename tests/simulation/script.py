@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 WORK = {"call": 8.0, "map": 5.0, "define": 1.0, "cancel": 2.0, "interrupt": 1.0, "interrupted": 0.5, "retire": 0.5}
 COMINGS = {"client_comes": 0.3, "daemon_comes": 0.3, "close": 0.3, "drain_daemon": 0.5}
-GENTLE = {"stall": 1.0, "join_again": 0.7, "slow_disk": 0.5, "disk_full": 0.3}
+GENTLE = {"stall": 1.0, "reset": 1.0, "join_again": 0.7, "slow_disk": 0.5, "disk_full": 0.3}
 """Faults under which no task may run twice, as long as stalls are short."""
 HARSH = {
     "kill_runner": 2.0, "freeze_runner": 1.0, "kill_daemon": 1.0, "freeze_daemon": 1.0, "kill_hub": 1.0,
-    "restart_hub": 0.5, "freeze_hub": 1.0, "kill_client": 0.3, "freeze_client": 0.5, "cut": 1.0, "reset": 1.5,
+    "restart_hub": 0.5, "freeze_hub": 1.0, "kill_client": 0.3, "freeze_client": 0.5, "cut": 1.0,
     "half_open": 0.5, "long_stall": 0.7, "jump": 0.3, "drain_hard": 0.5,
 }  # fmt: skip
 
