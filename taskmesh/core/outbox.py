@@ -10,6 +10,7 @@ from collections import deque
 from typing import NamedTuple
 
 from .messages import Outcome
+from .ranges import Ranges, add
 
 RESULTS_BYTES = 128 * 1024  # outcomes are gathered into messages of about this size
 
@@ -33,6 +34,7 @@ class Outbox:
     def __init__(self) -> None:
         self._waiting: list[Ended] = []
         self._sent: deque[list[Ended]] = deque()
+        self._index: dict[tuple[int, int], Ranges] | None = None  # of what is here, by chunk; made when asked for
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(map(len, self._sent))
@@ -40,6 +42,7 @@ class Outbox:
     def add(self, ended: Ended) -> None:
         """One more to send."""
         self._waiting.append(ended)
+        self._index = None
 
     def send(self) -> tuple[list[list[Outcome]], list[Ended]]:
         """What to send now.
@@ -75,7 +78,18 @@ class Outbox:
 
     def acknowledged(self, messages: int) -> list[Ended]:
         """The client has the next so many messages: what was in them."""
+        self._index = None
         return [ended for _ in range(min(messages, len(self._sent))) for ended in self._sent.popleft()]
+
+    def pending(self, spec: int, first: int) -> Ranges:
+        """The offsets of a chunk whose outcomes the client has not acknowledged."""
+        if self._index is None:
+            self._index = {}
+            for ended in (*(ended for batch in self._sent for ended in batch), *self._waiting):
+                if ended.outcome is not None:
+                    key = (ended.outcome.spec, ended.outcome.first)
+                    self._index[key] = add(self._index.get(key, []), ended.lo, ended.hi)
+        return self._index.get((spec, first), [])
 
     def again(self) -> None:
         """The client has a new link: what it has not acknowledged waits again, in order."""

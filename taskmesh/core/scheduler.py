@@ -50,9 +50,9 @@ from .dispatch import dispatch
 from .leases import ChunkState, DaemonState, Piece, SpecState
 from .lifecycle import Step
 from .outbox import Ended, Outbox
-from .ranges import Ranges, add, count, overlap
+from .ranges import Ranges, add, count, overlap, subtract
 from .ready import ReadyQueue
-from .recall import move_queued, recall
+from .recall import RECALL_AFTER_S, move_queued, recall
 from .roster import DEAD_AFTER_S, NEVER, Peer, Roster
 from .statistics import Statistics
 
@@ -134,6 +134,7 @@ class Scheduler:
         self._gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
         self._leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
         self._recall_at = NEVER
+        self._recalled_at = -NEVER
         self._fences = fence
         self.rate = audit.Rate(now)
         self._actions: list[Action] = []
@@ -372,14 +373,17 @@ class Scheduler:
         if spec is None:
             self._drop(f"a chunk of unknown spec {submit.spec} from session {session.instance:x}")
             return
+        left: Ranges = list(submit.left) or [(0, chunk.count)]
         if chunk.first < spec.submitted:
-            return  # offered again; it is here, or has ended
-        spec.submitted = chunk.first + chunk.count
+            left = self._unheard_of(session, spec, submit)
+            if not left:
+                return
+        spec.submitted = max(spec.submitted, chunk.first + chunk.count)
         why = self._why_not(spec)
         if why is not None:
             self._actions.append(Send(session.instance, m.Rejected(spec.number, chunk.first, why)))
             return
-        state = ChunkState(spec, chunk, list(submit.left) or [(0, chunk.count)])
+        state = ChunkState(spec, chunk, left)
         spec.chunks[chunk.first] = state
         self.totals.submitted += count(state.ready)
         self.deliveries.persist(r.PutChunk(session.instance, spec.number, chunk, state.ready))
@@ -390,6 +394,19 @@ class Scheduler:
         else:
             self.recovery.hold(pieces)
             recovery.match(self, state)
+
+    def _unheard_of(self, session: Session, spec: SpecState, submit: m.Submit) -> Ranges:
+        """What of a chunk that is offered again is neither here nor on its way to the client.
+
+        It was rejected, and that word was lost with the link: the client has heard everything that it acknowledged
+        before it offered anything again.
+        """
+        left: Ranges = list(submit.left)
+        if submit.chunk.first in spec.chunks:
+            return []
+        for lo, hi in session.outbox.pending(spec.number, submit.chunk.first) if left else ():
+            left = subtract(left, lo, hi)
+        return left
 
     def _why_not(self, spec: SpecState) -> str | None:
         """Why a new chunk cannot be taken."""
@@ -535,7 +552,10 @@ class Scheduler:
         """Nothing waits here, and some daemon idles: ask another for what waits there."""
         if self.ready or len(self.daemons) < 2:
             self._recall_at = NEVER
-        elif self._recall_at == NEVER or now >= self._recall_at:
+        elif now < self._recalled_at + RECALL_AFTER_S:
+            self._recall_at = self._recalled_at + RECALL_AFTER_S  # it looks at every daemon: not in each round
+        else:
+            self._recalled_at = now
             actions, self._recall_at = recall(self, now)
             self._actions += actions
 

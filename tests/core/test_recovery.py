@@ -482,3 +482,31 @@ def test_a_hub_goes_on_where_the_one_before_it_was_killed() -> None:
     world.expect_dispatch(2, 3)
     assert world.expect_dispatch(0, 1).chunk.first == 3
     world.nothing_else()
+
+
+def test_a_rejection_that_was_lost_with_its_link_is_made_up_for() -> None:
+    world = durable()
+    world.submits(1)
+    world.happens(a.StoreFails("the disk is full"))
+    world.hears(CLIENT, m.Submit(1, calls(2, 1)))
+    world.happens(a.StoreFails(None))
+    world.hears(CLIENT, m.Submit(1, calls(1, 3)))
+    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.actions.clear()
+    world.submits(2, first=1, left=[(0, 2)])
+    assert [record.left for record in persisted(world) if isinstance(record, r.PutChunk)] == [[(0, 2)]]
+    world.submits(2, first=1, left=[(0, 2)])
+    assert not persisted(world), "it is here now"
+
+
+def test_what_is_on_its_way_to_the_client_is_not_run_again_when_it_is_offered_again(world: World) -> None:
+    dispatch = leased(world, 1)
+    outcome = world.outcome(dispatch, 0, 1)
+    world.tick()
+    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.submits(1, left=[(0, 1)])
+    world.actions.clear()
+    world.tick()
+    world.expect_send(CLIENT, m.Results([outcome]))
+    world.nothing_else()
+    assert world.scheduler.idle

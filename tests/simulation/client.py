@@ -214,7 +214,11 @@ class SimulatedClient:
         if self.membership.touched:
             return 0.0
         deadline = self.membership.next_deadline()
-        return min(deadline, self._sent_at + LINGER_S) if self.session.filling and self._welcomed else deadline
+        return (
+            min(deadline, self._sent_at + LINGER_S)
+            if self.session.filling and self._welcomed and not self.closing
+            else deadline
+        )
 
     def _after_round(self) -> None:
         self.session.check()

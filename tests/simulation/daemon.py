@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -41,6 +42,8 @@ class SimulatedDaemon:
         self.left = False
         self._finished: list[m.Finished] = []
         self._joined = False
+        self._events: deque[p.Event] = deque()
+        self._acting = False
         self._touched = True
         self._lost_since: float | None = None
         register = book.register("daemon", instance, name, slots)
@@ -100,8 +103,16 @@ class SimulatedDaemon:
 
     def _act(self, event: p.Event) -> None:
         self._touched = True
-        for action in self.plan.handle(event, self.process.loop.now()):
-            self._perform(action)
+        self._events.append(event)
+        if self._acting:
+            return
+        self._acting = True
+        try:
+            while self._events:
+                for action in self.plan.handle(self._events.popleft(), self.process.loop.now()):
+                    self._perform(action)
+        finally:
+            self._acting = False
 
     def _perform(self, action: p.Action) -> None:
         match action:

@@ -62,7 +62,10 @@ class Script:
 
     @property
     def calm(self) -> bool:
-        """Whether no task may run twice."""
+        """Whether no task may run twice. Resets alone are calm; who is stalled as well cannot register in time."""
+        happens = {item.kind for item in self.items}
+        if "reset" in happens and "stall" in happens:
+            return False
         return not set("ksm") & set(self.settings.kinds) and not any(item.kind in HARSH for item in self.items)
 
     def without(self, drop: set[int]) -> Script:

@@ -13,6 +13,7 @@ import secrets
 import signal
 import struct
 import sys
+from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic_ns
 
@@ -102,6 +103,8 @@ class Daemon:
         self._pipes: dict[int, RunnerPipe] = {}
         self._finished: list[m.Finished] = []
         self._touched = True  # something happened in this round
+        self._events: deque[p.Event] = deque()
+        self._acting = False
         self._due = 0.0  # when `on_time` has something to do although nothing happened
         self.refused: str | None = None
         self.left = False
@@ -284,10 +287,18 @@ class Daemon:
     # ---- actions --------------------------------------------------------------------------------------------
 
     def _act(self, event: p.Event) -> None:
+        """Actions run in order: what the plan is told while they do, it digests when all of them are done."""
         self._touched = True
-        now = self._loop.now()
-        for action in self.plan.handle(event, now):
-            self._perform(action)
+        self._events.append(event)
+        if self._acting:
+            return
+        self._acting = True
+        try:
+            while self._events:
+                for action in self.plan.handle(self._events.popleft(), self._loop.now()):
+                    self._perform(action)
+        finally:
+            self._acting = False
 
     def _perform(self, action: p.Action) -> None:
         if isinstance(action, p.Report):
