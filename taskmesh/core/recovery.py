@@ -60,6 +60,21 @@ class Recovery:
         """A part of an inventory that speaks of a chunk that may yet be offered again."""
         self.holdings.setdefault((holding.session, holding.spec, holding.first), []).append((daemon, holding))
 
+    def no_longer_holds(self, daemon: int, fence: int, ranges: Ranges) -> None:
+        """A daemon has given back, or lost, parts of what it said it holds."""
+        for key, holdings in self.holdings.items():
+            for place, (instance, holding) in enumerate(holdings):
+                if (instance, holding.fence) == (daemon, fence):
+                    left: Ranges = holding.ranges
+                    for lo, hi in ranges:
+                        left = subtract(left, lo, hi)
+                    self.holdings[key][place] = instance, holding._replace(ranges=left)
+
+    def forget_daemon(self, daemon: int) -> None:
+        """A daemon is dead, or says anew what it holds."""
+        for key, holdings in self.holdings.items():
+            self.holdings[key] = [(instance, holding) for instance, holding in holdings if instance != daemon]
+
     def drop_session(self, session: int) -> None:
         """A session is over: nothing of it is held."""
         self.held = {state: pieces for state, pieces in self.held.items() if state.spec.session != session}
@@ -99,16 +114,19 @@ def may_come(scheduler: Scheduler, session: int, spec: int, first: int) -> bool:
 
 
 def match(scheduler: Scheduler, state: ChunkState) -> None:
-    """A chunk was offered again: what daemons have said of it counts now."""
+    """A chunk was offered again: what daemons have said of it counts now.
+
+    What they hold comes first: an outcome may have followed it, and ends the lease that it becomes.
+    """
     recovery = scheduler.recovery
     key = (state.spec.session, state.spec.number, state.chunk.first)
-    for instance, entry in recovery.outcomes.pop(key, ()):
-        daemon = scheduler.daemons.get(instance)
-        returns.finish(scheduler, daemon or DaemonState(instance, 0), entry)
     for instance, holding in recovery.holdings.pop(key, ()):
         daemon = scheduler.daemons.get(instance)
         if daemon is not None:
             adopt(scheduler, daemon, holding)
+    for instance, entry in recovery.outcomes.pop(key, ()):
+        daemon = scheduler.daemons.get(instance)
+        returns.finish(scheduler, daemon or DaemonState(instance, 0), entry)
 
 
 def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None:

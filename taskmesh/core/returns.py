@@ -58,18 +58,22 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
 
 
 def _book(scheduler: Scheduler, state: ChunkState, outcome: m.Outcome, current: bool) -> Ranges:
-    """A success counts from any dispatch; a failure only from the lease that holds the task."""
+    """A success counts from any dispatch; a failure from the lease that holds the task.
+
+    What is held since the start of this hub nobody has dispatched since: there a failure counts, too.
+    """
     ranges: Ranges = [(outcome.lo, outcome.hi)]
     if outcome.form <= m.Form.EACH:
         moved = state.move(ranges, Step.SUCCEEDED)
         scheduler.totals.done += count(moved)
-    elif not current:
-        return []
-    elif outcome.form == m.Form.CANCELLED:
+        return moved
+    if not current:
+        ranges = overlap(state.ready, outcome.lo, outcome.hi) if state in scheduler.recovery.held else []
+    if outcome.form == m.Form.CANCELLED:
         moved = state.move(ranges, Step.CANCELLED)
         scheduler.totals.cancelled += count(moved)
     else:
-        moved = state.move(ranges, Step.FAILED)
+        moved = state.move(ranges, Step.FAILED if current else Step.LOST)
         scheduler.totals.failed += count(moved)
     return moved
 
@@ -85,6 +89,7 @@ def on_strike(scheduler: Scheduler, daemon: DaemonState, strike: m.Strike) -> No
     daemon.strikes += 1
     lease = daemon.leases.get(strike.fence)
     if lease is None:
+        scheduler.recovery.no_longer_holds(daemon.instance, strike.fence, [(strike.lo, strike.hi)])
         return
     found = lease.take(strike.lo, strike.hi)
     daemon.settle(lease, found)
@@ -134,6 +139,7 @@ def on_give_back(scheduler: Scheduler, daemon: DaemonState, back: m.GiveBack) ->
     scheduler.hungry.add(daemon.instance)
     lease = daemon.leases.get(back.fence)
     if lease is None:
+        scheduler.recovery.no_longer_holds(daemon.instance, back.fence, back.returned)
         return
     found = [part for lo, hi in back.returned for part in lease.take(lo, hi)]
     daemon.settle(lease, found)
@@ -154,6 +160,7 @@ def on_inventory(scheduler: Scheduler, daemon: DaemonState, inventory: m.Invento
             lost = subtract(lost, lo, hi)
         take_back(scheduler, daemon, lease, lost, lease.attempt + 1, started=True)
     daemon.stale.clear()
+    scheduler.recovery.forget_daemon(daemon.instance)
     for holding in inventory.holdings:
         recovery.adopt(scheduler, daemon, holding)
 

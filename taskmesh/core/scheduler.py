@@ -309,6 +309,7 @@ class Scheduler:
         if daemon is None:
             return
         self.deliveries.forget_daemon(instance)
+        self.recovery.forget_daemon(instance)
         for lease in reversed(list(daemon.leases.values())):
             lease.state.leases.pop(lease.fence, None)
             returns.requeue(self, lease.state, lease.ranges, lease.attempt + 1, lease.solo, started=True)

@@ -510,3 +510,60 @@ def test_what_is_on_its_way_to_the_client_is_not_run_again_when_it_is_offered_ag
     world.expect_send(CLIENT, m.Results([outcome]))
     world.nothing_else()
     assert world.scheduler.idle
+
+
+def without_client() -> World:
+    """A hub that has just started, whose client has not come back yet."""
+    world = restarted()
+    world.scheduler.sessions.pop(CLIENT)
+    world.scheduler.roster.remove(CLIENT)
+    world.hears(DAEMON, m.Inventory([m.Holding(5, CLIENT, 1, 0, 1, False, [(0, 2)])]))
+    return world
+
+
+def returns(world: World) -> None:
+    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.submits(2, left=[(0, 2)])
+    world.actions.clear()
+
+
+def test_a_failure_of_what_a_daemon_had_said_it_holds_counts_although_its_chunk_comes_later() -> None:
+    world = without_client()
+    failure = m.Outcome(1, 0, 0, 1, m.Form.ERROR, b"r")
+    world.hears(DAEMON, m.Done([m.Finished(5, CLIENT, 0.1, failure)]))
+    returns(world)
+    assert world.scheduler.daemons[DAEMON].tasks_out == 1
+    world.tick()
+    world.expect_send(CLIENT, m.Results([failure]))
+
+
+def test_what_was_given_back_before_its_chunk_came_is_not_with_that_daemon() -> None:
+    world = without_client()
+    world.hears(DAEMON, m.GiveBack(5, [(0, 1)], []))
+    world.hears(DAEMON, m.Strike(5, 1, 2, b"report"))
+    returns(world)
+    assert world.scheduler.daemons[DAEMON].tasks_out == 0
+    world.hears(DAEMON, m.Slots(8))
+    world.tick(2.0)
+    world.expect_dispatch(0, 2)
+
+
+def test_what_a_daemon_held_that_died_before_its_chunk_came_runs_again() -> None:
+    world = without_client()
+    world.happens(a.Joined(register("daemon", DAEMON, attempt=2)))
+    world.hears(DAEMON, m.Inventory([]))
+    returns(world)
+    assert world.scheduler.daemons[DAEMON].tasks_out == 0
+
+
+def test_a_failure_from_before_the_restart_counts_when_nobody_has_the_task() -> None:
+    world = restarted()
+    world.submits(2, left=[(0, 2)])
+    failure = m.Outcome(1, 0, 0, 1, m.Form.ERROR, b"r")
+    world.hears(DAEMON, m.Done([m.Finished(5, CLIENT, 0.1, failure)]))
+    world.tick()
+    world.expect_send(CLIENT, m.Results([failure]))
+    world.hears(DAEMON, m.Slots(8))
+    world.tick(2.0)
+    world.expect_dispatch(1, 2)
+    world.nothing_else()
