@@ -37,6 +37,7 @@ log = logging.getLogger("taskmesh")
 LOST_AFTER_S = 60.0
 NEVER = float("inf")
 LARGE_CALL = 4096  # bytes
+LONE_WEIGHT = 16 * 1024  # with less than this unsettled, bytes, somebody probably waits for it
 GOODBYE_S = 1.0
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 Spec = ClientSpec[Future[Any]]
@@ -140,7 +141,7 @@ class Client:
         self._lost_after = lost_after
         self._lost_since: float | None = None
         self._context = new_context()
-        self._loop = Loop(0.0 if keeper is None else SPIN_S)
+        self._loop = Loop(0.0 if keeper is None else SPIN_S, lambda: self.session.weight < LONE_WEIGHT)
         self._waker = Waker(self._loop)
         self.wake = self._waker.wake
         self.window = Window(window, window_timeout, lambda: self.session.weight, self._over)

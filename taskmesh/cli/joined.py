@@ -61,6 +61,8 @@ def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:
     worker = DaemonConfig("the private hub", config["workers"], "private", config["sys_path"])
     daemon = Daemon(worker, context, loop, nursery, hub)
 
+    loop.lone = lambda: daemon.plan.lone
+
     def stop() -> None:
         loop.stopping = True
 

@@ -47,10 +47,14 @@ class Loop:
         While waits turn out shorter than this, in seconds, look again and again instead of sleeping: waking a
         sleeping processor takes longer than a small task does. It stops with the first wait that is longer, and
         yields to whoever else could run.
+    lone
+        Tells whether so little is going on that somebody probably waits for it. With more, others have a better use for
+        the processor.
     """
 
-    def __init__(self, spin_s: float = 0.0) -> None:
+    def __init__(self, spin_s: float = 0.0, lone: Callable[[], bool] = lambda: True) -> None:
         self._spin_s = spin_s
+        self.lone = lone
         self._expect_soon = False
         self._selector = selectors.DefaultSelector()
         self._readers: dict[Socket | int, tuple[int, Callable[[], None]]] = {}
@@ -131,7 +135,7 @@ class Loop:
         ready = select(0.0)
         if not ready and wait > 0.0:
             began = monotonic()
-            if self._expect_soon:
+            if self._expect_soon and self.lone():
                 until = began + min(wait, spin_s)
                 while not ready and monotonic() < until:
                     os.sched_yield()

@@ -146,6 +146,11 @@ class Plan:
         """Whether nothing is queued or handed out."""
         return not self._queue and not any(r.handed for r in self.runners.values())
 
+    @property
+    def lone(self) -> bool:
+        """Whether nothing waits for a runner."""
+        return not self._queue and all(len(r.handed) < 2 for r in self.runners.values())
+
     # ---- from the hub ---------------------------------------------------------------------------------------
 
     def _on_hub(self, event: FromHub, now: float) -> None:
