@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from .processes import MARK, Fleet, below, described, mesh_directories, ours, un
 @pytest.fixture(scope="session", autouse=True)
 def _session_of_its_own() -> Iterator[None]:
     """A short TMPDIR and a mark in the environment, so that other users of this machine do not disturb."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background ignores it, and so would all below
     before = {name: os.environ.get(name) for name in ("TMPDIR", MARK, "TASKMESH_HUB", "XDG_STATE_HOME")}
     directory = tempfile.mkdtemp(prefix="tm-")
     os.environ["TMPDIR"] = directory
