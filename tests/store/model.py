@@ -29,7 +29,7 @@ from taskmesh.core.records import (
 from taskmesh.store import Store
 from taskmesh.store.sqlite import SqliteStore
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def chunk(first: int = 0, tasks: int = 4, size: int = 10, fill: bytes = b"x") -> Chunk:

@@ -18,21 +18,21 @@ def test_an_idle_link_is_never_stuck() -> None:
 
 def test_a_lane_that_brings_nothing_is_stuck() -> None:
     progress, link = Progress(), Link()
-    words = [progress.stuck(link, reply(last=3), float(now)) for now in range(10)]
+    words = [progress.stuck(link, reply(last=3), float(now)) for now in range(30)]
     assert words.index(True) == 1 + STUCK_AFTER_S, "counted from the reply after the one that named more"
 
 
 def test_an_inbox_that_swallows_everything_is_stuck() -> None:
     progress, link = Progress(), Link()
     link.record(b"x")
-    words = [progress.stuck(link, reply(), float(now)) for now in range(10)]
+    words = [progress.stuck(link, reply(), float(now)) for now in range(30)]
     assert words.index(True) == STUCK_AFTER_S
 
 
 def test_a_slow_link_is_not_stuck_while_anything_moves() -> None:
     progress, link = Progress(), Link()
-    for now in range(60):
-        if now % 4 == 0:
+    for now in range(90):
+        if now % 8 == 0:
             link.accept(link.seen + 1, float(now))
         assert not progress.stuck(link, reply(last=1000), float(now))
 

@@ -238,10 +238,10 @@ class Runner:
     def _run(self, dose: Dose) -> None:
         if dose.block == 1:
             self._results.flush()  # who knows how long this takes
-        self._results.begin(dose.at)
         self._dose = dose
         try:
             function = self._function(dose)
+            self._results.begin(dose.at)  # loading a function, and what it imports, says nothing of the next task
             if isinstance(function, BaseException):
                 done = self._fail_all(dose, function)
             elif dose.chunk.items:
