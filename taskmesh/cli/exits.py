@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ..errors import AddressError, HubUnreachable, RegistrationRefused, TaskmeshError
+from ..errors import AddressError, HubUnreachable, RegistrationRefused, StoreError, TaskmeshError
 
 BY_SIGNAL = 128  # plus the number of the signal: 130 for Ctrl-C, 143 for SIGTERM
 
@@ -37,4 +37,6 @@ def code_of(error: TaskmeshError) -> ExitCode:
         return ExitCode.UNREACHABLE
     if isinstance(error, AddressError):
         return ExitCode.USAGE
+    if isinstance(error, StoreError):
+        return ExitCode.STORE
     return ExitCode.FAILED
