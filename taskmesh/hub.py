@@ -109,7 +109,6 @@ class Hub:
         self.dropped_frames = 0
         self._room = Room()
         self._warned_at = -NEVER
-        self.goodbye_by: float | None = None
         self._control = make(context, zmq.REP)
         self._submit = make(context, zmq.PULL)
         self._sink = make(context, zmq.PULL)

@@ -44,8 +44,6 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.READY, Step.LOST): State.FAILED,  # so, before a restart of the hub
 }
 
-ENDED = frozenset({State.DONE, State.FAILED, State.CANCELLED})
-
 
 def next_state(state: State, step: Step) -> State:
     """Where `step` leads from `state`.

@@ -4,7 +4,8 @@ Sockets reconnect silently, and what was in them is lost, doubled or reordered. 
 number, starting from 1, and:
 
 1. seq <= seen: dropped. seq > seen + 1: dropped, and `Nak(seen)` asked for at most every 100 ms.
-2. A Nak moves the sender's cursor back to the first message that the peer lacks; so does 1 s without progress.
+2. A Nak moves the sender's cursor back to the first message that the peer lacks; so does 1 s without progress, unless the
+   peer is known to have everything (`on_received`) and only may not acknowledge it yet.
 3. Acknowledgements are cumulative and ride on whatever goes back; when nothing does, one goes alone after 50 ms or
    64 messages. An acknowledgement frees the resend buffer and nothing else.
    What has to be stored first is acknowledged when it is (`permit`).
@@ -37,6 +38,7 @@ class Link:
         "_nak_at",
         "_owed_since",
         "_progress_at",
+        "_there",
         "_wants_nak",
         "permitted",
         "seen",
@@ -46,6 +48,7 @@ class Link:
         self._frames: deque[bytes] = deque()  # unacknowledged, oldest first
         self._acked = 0  # every sequence number up to this one has been received by the peer
         self._cursor = 1  # the next sequence number to put on the wire
+        self._there = 0  # the peer has received this many, and acknowledges them when it may
         self._progress_at = 0.0  # when an acknowledgement last moved, or sending began from idle
         self.seen = 0  # every sequence number up to this one has been received here
         self.permitted: int | None = None  # acknowledge no more than this; None: all that was received
@@ -111,9 +114,14 @@ class Link:
         self._progress_at = now
         return freed
 
+    def on_received(self, seq: int) -> None:
+        """The peer has received everything up to `seq`: it need not be sent again, acknowledged or not."""
+        self._there = max(self._there, min(seq, self.last))
+
     def on_nak(self, seen: int, now: float) -> None:
         """The peer lacks what follows `seen`: go back to it."""
         self.on_ack(seen, now)
+        self._there = min(self._there, seen)
         if seen >= self._acked:
             self._cursor = seen + 1
 
@@ -175,14 +183,14 @@ class Link:
 
     def on_time(self, now: float) -> None:
         """Go back to the first unacknowledged message when there has been no progress for a second."""
-        if self._cursor > self._acked + 1 and self._frames and now - self._progress_at >= RESEND_AFTER_S:
+        if self._cursor > max(self._acked, self._there) + 1 and now - self._progress_at >= RESEND_AFTER_S:
             self._cursor = self._acked + 1
             self._progress_at = now
 
     def next_deadline(self) -> float:
         """When `on_time`, `wants_ack` or `wants_nak` should next be asked."""
         deadline = NEVER
-        if self._frames and self._cursor > self._acked + 1:
+        if self._frames and self._cursor > max(self._acked, self._there) + 1:
             deadline = self._progress_at + RESEND_AFTER_S
         if self._owed_since is not None:
             deadline = min(deadline, self._owed_since + ACK_DELAY_S)

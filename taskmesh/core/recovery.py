@@ -40,7 +40,8 @@ class Recovery:
         """These were offered before. They wait; if the time is over, only until the next tick."""
         for piece in pieces:
             self.held.setdefault(piece.chunk, []).append(piece)
-        self.until = min(self.until, 0.0) if self.until == NEVER else self.until
+        if self.until == NEVER:
+            self.until = 0.0
 
     def release(self, state: ChunkState, ranges: Ranges) -> None:
         """A daemon has these: they are not held any more, and whatever becomes of them is in other books."""

@@ -169,17 +169,18 @@ class Membership:
                 if not message.known:
                     self.join_again()
                     return
-                self._acknowledge(message.seen, now)
+                self._acknowledge(message, now)
                 self._on_word(message, now)
                 assert self.stream is not None
                 if self._progress.stuck(self.stream.link, message, now):
                     self.join_again()
 
-    def _acknowledge(self, seen: int, now: float) -> None:
+    def _acknowledge(self, reply: m.HeartbeatReply, now: float) -> None:
         assert self.stream is not None
         with self._lock:
             try:
-                self.stream.link.on_ack(seen, now)
+                self.stream.link.on_ack(reply.seen, now)
+                self.stream.link.on_received(reply.received)
             except PeerProtocolError:
                 self.dropped_frames += 1
 

@@ -233,3 +233,20 @@ def test_cursors_that_contradict_each_other_are_our_fault() -> None:
     link._cursor = 5
     with pytest.raises(LocalProtocolError):
         link.check()
+
+
+def test_what_the_peer_has_and_may_not_acknowledge_yet_is_not_sent_again() -> None:
+    """Its store is slow, or full."""
+    link = Link()
+    for body in (b"a", b"b"):
+        link.record(body)
+    for seq in (1, 2):
+        assert link.take(0.0) is not None
+        link.sent(seq)
+    link.on_received(2)
+    link.on_time(100.0)
+    assert link.take(100.0) is None
+    assert link.next_deadline() == float("inf")
+    link.on_nak(1, 100.0)
+    assert link.take(100.0) == (2, b"b")
+    link.check()

@@ -24,11 +24,6 @@ class Work:
     wanted: bool = True
 
     @property
-    def key(self) -> tuple[int, int]:
-        """Session and spec."""
-        return self.dispatch.session, self.dispatch.spec
-
-    @property
     def at_most_once(self) -> bool:
         """Whether none of its tasks may start twice."""
         return self.dispatch.limits.at_most_once
