@@ -4,8 +4,8 @@ Sockets reconnect silently, and what was in them is lost, doubled or reordered. 
 number, starting from 1, and:
 
 1. seq <= seen: dropped. seq > seen + 1: dropped, and `Nak(seen)` asked for at most every 100 ms.
-2. A Nak moves the sender's cursor back to the first message that the peer lacks; so does 1 s without progress, unless the
-   peer is known to have everything (`on_received`) and only may not acknowledge it yet.
+2. A Nak moves the sender's cursor back to the first message that the peer lacks; so does 1 s without progress,
+   unless the peer is known to have everything (`on_received`) and only may not acknowledge it yet.
 3. Acknowledgements are cumulative and ride on whatever goes back; when nothing does, one goes alone after 50 ms or
    64 messages. An acknowledgement frees the resend buffer and nothing else.
    What has to be stored first is acknowledged when it is (`permit`).
