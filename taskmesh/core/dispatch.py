@@ -59,7 +59,7 @@ def _with_room(scheduler: Scheduler, now: float) -> list[tuple[float, int]]:
         daemon = scheduler.daemons[instance]
         if daemon.slots <= 0:
             scheduler.hungry.discard(instance)
-        elif not scheduler.roster.peers[instance].suspected(now):
+        elif scheduler.roster.peers[instance].takes_work(now):
             heap.append((daemon.tasks_out / daemon.slots, instance))
     heapq.heapify(heap)
     return heap

@@ -35,7 +35,7 @@ def recall(scheduler: Scheduler, now: float) -> tuple[list[Action], float]:
         What to send, and when to look again: infinity when there is nobody who idles, or nothing to ask for.
     """
     peers, daemons = scheduler.roster.peers, scheduler.daemons.values()
-    free = sum(max(0, d.slots - d.tasks_out) for d in daemons if not peers[d.instance].suspected(now))
+    free = sum(max(0, d.slots - d.tasks_out) for d in daemons if peers[d.instance].takes_work(now))
     full = [d for d in daemons if d.tasks_out > d.slots and not peers[d.instance].suspected(now)]
     if not free or not full:
         return [], NEVER

@@ -4,6 +4,8 @@ Rules (docs/guarantees.md):
 
 - A registration carries an instance id and a number that rises with each try. The same number, or a
   lower one, gets the reply that it had. A peer that the roster still knows resumes its link; any other starts anew.
+- A peer that has said nothing since its registration may never have got the reply, or have gone meanwhile: it gets no
+  work yet. Daemons say something as soon as they have it.
 - A lane that is disconnected and not registered again within 0.5 s is a dead peer. A silent peer is suspected after
   3 s and dead after 15 s. Suspicion stops new work and moves what is queued; only the verdict moves what runs.
 
@@ -29,8 +31,8 @@ NEVER = float("inf")
 class Peer:
     """A registered client or daemon. Times are monotonic seconds.
 
-    `held`: what its runners held at its last heartbeat, by fence; None before the first. `moved`: it is suspect, and
-    what it had queued was moved.
+    `confirmed`: it has said something since it was welcomed. `held`: what its runners held at its last heartbeat, by
+    fence; None before the first. `moved`: it is suspect, and what it had queued was moved.
     """
 
     instance: int
@@ -44,6 +46,7 @@ class Peer:
     heard_at: float
     joined_at: float
     dead_after_s: float
+    confirmed: bool
     lane_down_at: float | None = None
     held: dict[int, Ranges] | None = None
     moved: bool = False
@@ -54,8 +57,12 @@ class Peer:
         silent = self.heard_at + self.dead_after_s
         return silent if self.lane_down_at is None else min(silent, self.lane_down_at + LANE_GRACE_S)
 
+    def takes_work(self, now: float) -> bool:
+        """Whether to give it new work."""
+        return self.confirmed and not self.suspected(now)
+
     def suspected(self, now: float) -> bool:
-        """Whether to stop giving it new work."""
+        """Whether it may be dead."""
         return self.lane_down_at is not None or now >= self.heard_at + SUSPECT_AFTER_S
 
     def deadline(self) -> float:
@@ -88,7 +95,7 @@ class Roster:
         peer = Peer(
             request.instance, request.role, request.name, request.host, request.pid, request.slots,
             self._epochs, request.attempt, NEVER if local else now, known.joined_at if known else now,
-            self._dead_after_s,
+            self._dead_after_s, confirmed=local,
         )  # fmt: skip
         self.peers[request.instance] = peer
         self._watch(peer)
@@ -99,6 +106,7 @@ class Roster:
         peer = self.peers.get(instance)
         if peer is None or peer.epoch != epoch:
             return None
+        peer.confirmed = True
         if peer.heard_at < now:
             peer.heard_at = now
             if peer.moved:

@@ -201,13 +201,12 @@ class Membership:
             self._open_lane(welcome)
             self.registered = True
             self._answered_at = now
-            self._heartbeat_at = now + self._beat_s
+            # A daemon gets work when it has said something: that this reply has arrived.
+            self._heartbeat_at = now if self._silence is not None else now + self._beat_s
             self._progress = Progress()
             self._owner.on_welcome(welcome._replace(resume=resume))
         if self._silence is not None:
             self._silence.registered(again, resume, self.stream.link.last)
-            if self._silence.holding:
-                self._heartbeat_at = now
 
     # ---- lane and outbox ------------------------------------------------------------------------------------
 

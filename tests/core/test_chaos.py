@@ -126,6 +126,7 @@ def test_no_order_of_events_upsets_the_scheduler(events: list[tuple[a.Event, flo
         role = "client" if instance == 1 else "daemon"
         request = m.Register(role, instance, 0, 1, 0, 0, "n", "h", 1, 2, "1.0", "3.11")
         scheduler.handle(a.Joined(request), now)
+        scheduler.heard(instance, instance, now)
     for event, pause in events:
         now += pause
         scheduler.handle(event, now)

@@ -145,6 +145,7 @@ def test_a_lease_that_the_inventory_does_not_name_was_lost_on_the_way(world: Wor
 def test_a_lease_given_since_the_daemon_returned_is_not_in_its_inventory_and_stays(world: World) -> None:
     world.happens(a.Joined(register("daemon", DAEMON, attempt=2)))
     world.expect(a.Admit(DAEMON, 3, "daemon", resume=False))
+    world.heard(DAEMON)
     leased(world, 1)
     world.hears(DAEMON, m.Inventory([]))
     world.tick()
@@ -383,6 +384,7 @@ def durable() -> World:
     world = World(durable=True)
     world.happens(a.Joined(register("client", CLIENT)))
     world.happens(a.Joined(register("daemon", DAEMON)))
+    world.heard(DAEMON)
     return world
 
 

@@ -248,8 +248,34 @@ def test_a_daemon_that_comes_back_without_a_memory_starts_anew(world: World) -> 
     leased(world, 1)
     world.happens(a.Joined(register("daemon", DAEMON, attempt=2)._replace(incarnation=0)))
     world.expect(a.Admit(DAEMON, 3, "daemon", resume=False))
+    world.heard(DAEMON)
     world.tick()
     assert world.expect_dispatch(0, 1).attempt == 2
+
+
+def test_a_daemon_gets_nothing_before_it_has_said_that_it_was_welcomed(world: World) -> None:
+    world.happens(a.Joined(register("daemon", OTHER)))
+    world.actions.clear()
+    world.submits(3)
+    world.tick()
+    world.expect_dispatch(0, 1)
+    world.expect_dispatch(1, 2)
+    world.nothing_else()
+    world.heard(OTHER)
+    world.tick()
+    world.expect_dispatch(2, 3, OTHER)
+
+
+def test_a_daemon_that_registers_again_gets_nothing_more_before_it_has_said_so(world: World) -> None:
+    world.happens(a.Joined(register("daemon", DAEMON, attempt=2, epoch=2)))
+    world.actions.clear()
+    world.submits(1)
+    world.scheduler.heard(DAEMON, 2, world.now)  # sent before it was welcomed again
+    world.tick()
+    world.nothing_else()
+    world.scheduler.heard(DAEMON, 3, world.now)
+    world.tick()
+    world.expect_dispatch(0, 1)
 
 
 def test_a_silent_daemon_gets_nothing_new_and_is_dead_in_the_end(world: World) -> None:

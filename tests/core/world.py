@@ -74,6 +74,7 @@ class World:
 
     def hears(self, instance: int, message: m.LinkMessage) -> None:
         """A message of a peer arrives."""
+        self.heard(instance)
         self.happens(a.Received(instance, message))
 
     def joins(self, role: str, instance: int, slots: int = 1) -> None:
@@ -82,6 +83,13 @@ class World:
         admit = self.actions.pop(0)
         assert isinstance(admit, a.Admit)
         assert (admit.instance, admit.role, admit.resume) == (instance, role, False)
+        self.heard(instance)
+
+    def heard(self, instance: int) -> None:
+        """A heartbeat of a peer arrives, or a frame."""
+        peer = self.scheduler.roster.peers.get(instance)
+        if peer is not None:
+            self.scheduler.heard(instance, peer.epoch, self.now)
 
     def submits(
         self,

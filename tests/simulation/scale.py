@@ -88,6 +88,7 @@ class Fleet:
         for action in self._handle(a.Joined(request)):
             if isinstance(action, a.Admit):
                 self._epochs[instance] = action.epoch
+                self.scheduler.heard(instance, action.epoch, self.now, [])
 
     def _handle(self, event: a.Event) -> list[a.Action]:
         began = process_time()

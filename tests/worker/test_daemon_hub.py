@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from taskmesh.core import messages as m
+from taskmesh.hub import Hub, HubConfig
+from taskmesh.transport import membership
+from taskmesh.transport.endpoints import Address
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.sockets import new_context
 from taskmesh_worker import daemon as shell
@@ -43,6 +46,26 @@ def until(daemon: shell.Daemon, condition: Callable[[], object], seconds: float 
     while not condition():
         assert time.monotonic() < end, "not in time"
         daemon._loop.step()
+
+
+def test_a_daemon_says_at_once_that_it_was_welcomed_and_gets_work_from_then_on(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "KEEPER_HEARTBEAT_S", 3600.0)
+    nursery = NurseryProcess("host", sys.path)
+    context, loop = new_context(), Loop()
+    hub = Hub(HubConfig(Address("ipc", os.fspath(tmp_path), 0)), context, loop)
+    started = shell.Daemon(
+        shell.DaemonConfig(f"ipc://{os.fspath(tmp_path)}/c", 1, "name", sys.path), context, loop, nursery
+    )
+    try:
+        peers = hub.scheduler.roster.peers
+        until(started, lambda: any(peer.takes_work(loop.now()) for peer in peers.values()))
+    finally:
+        started.close()
+        hub.close("the test is over")
+        loop.close()
+        context.destroy(0)
 
 
 def test_a_daemon_with_nothing_to_hand_over_leaves_without_its_hub(
