@@ -100,6 +100,14 @@ class AddressError(TaskmeshError, ValueError):
     """The address is not one that taskmesh understands."""
 
 
+class TicketError(TaskmeshError):
+    """The ticket cannot be used."""
+
+
+class KeysError(TaskmeshError):
+    """The hub's keys cannot be used."""
+
+
 class StoreError(TaskmeshError):
     """The hub's store cannot be used."""
 

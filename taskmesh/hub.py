@@ -31,7 +31,7 @@ from .transport.files import Room
 from .transport.local import LocalMembership
 from .transport.loop import Loop
 from .transport.sockets import Context, Socket, bind, close, get, make, put
-from .wire.stream import Stream, open_envelope, pack_control, unpack_control
+from .wire.stream import MAX_MESSAGE, Stream, open_envelope, pack_control, unpack_control
 
 log = logging.getLogger("taskmesh.hub")
 
@@ -213,7 +213,7 @@ class Hub:
             stream.link.permitted = 0
         inbox = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
         welcome = m.Registered(
-            self.incarnation, admit.epoch, admit.resume, stream.link.safe, "", inbox, __version__
+            self.incarnation, admit.epoch, admit.resume, stream.link.safe, "", inbox, __version__, MAX_MESSAGE
         )  # fmt: skip
         try:
             lane = self._lanes.open(self.address, admit.instance, stream, welcome)
@@ -241,7 +241,7 @@ class Hub:
                 return m.Refused(action.why)
             if isinstance(action, a.Admit):
                 self._local[register.instance] = member
-                return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__)
+                return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__, MAX_MESSAGE)
         return m.Refused("a stale registration")
 
     def receive_local(self, instance: int, message: m.LinkMessage) -> None:

@@ -246,7 +246,8 @@ class Register(NamedTuple):
     """A peer asks to take part.
 
     `attempt` rises with each try of one instance; `seen` is the last sequence number that it received on its link
-    from the registration `(incarnation, epoch)` it had before (zeros: none).
+    from the registration `(incarnation, epoch)` it had before (zeros: none). `key` is the public key of this
+    registration alone; empty where there are no keys. `secret` proves, when it registers again, that it is the same.
     """
 
     role: str
@@ -261,10 +262,15 @@ class Register(NamedTuple):
     slots: int
     version: str
     python: str
+    key: bytes = b""
+    secret: bytes = b""
 
 
 class Registered(NamedTuple):
-    """Welcome. `resume`: the link goes on, the hub has received `seen`; else both sides start from 1."""
+    """Welcome. `resume`: the link goes on, the hub has received `seen`; else both sides start from 1.
+
+    `largest`: the longest message that the hub takes, in bytes.
+    """
 
     incarnation: int
     epoch: int
@@ -273,12 +279,14 @@ class Registered(NamedTuple):
     lane: str
     inbox: str
     version: str
+    largest: int
 
 
 class Refused(NamedTuple):
-    """No, and why."""
+    """No, and why. `again`: it may be asked again later, because what is lacking may come."""
 
     why: str
+    again: bool = False
 
 
 class Heartbeat(NamedTuple):
@@ -313,10 +321,36 @@ class StatusReply(NamedTuple):
     document: bytes
 
 
+class CreateTicket(NamedTuple):
+    """An admin wants a ticket for the public key `key`; `valid_s` is for how many seconds, 0 for ever."""
+
+    name: str
+    role: str
+    key: bytes
+    valid_s: int
+
+
+class RevokeTicket(NamedTuple):
+    """An admin wants a ticket to be good no more."""
+
+    name: str
+
+
+class ListTickets(NamedTuple):
+    """An admin asks which tickets there are."""
+
+
+class Tickets(NamedTuple):
+    """Done; and the tickets that there are now, as a JSON list."""
+
+    document: bytes
+
+
 LinkMessage = (
     Spec | Body | Submit | Cancel | Retire | Close | Results | Cancelled | Rejected | Goodbye
     | Dispatch | Revoke | Forget | Settled | Done | Strike | GiveBack | Inventory | NeedBody | Slots | Leaving
 )  # fmt: skip
 ControlMessage = (
     Register | Registered | Refused | Heartbeat | HeartbeatReply | StatusRequest | StatusReply
+    | CreateTicket | RevokeTicket | ListTickets | Tickets
 )  # fmt: skip

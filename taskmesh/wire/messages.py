@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 
 from ..core import messages as m
+from ..core.access import KEY_BYTES
 from ..core.chunk import MOST, Chunk
 from ..errors import LocalProtocolError, PeerProtocolError
 
@@ -26,10 +27,12 @@ KINDS: dict[int, type[Message]] = {
     30: m.Done, 31: m.Strike, 32: m.GiveBack, 33: m.NeedBody, 34: m.Slots, 35: m.Leaving, 36: m.Inventory,
     40: m.Register, 41: m.Registered, 42: m.Refused, 43: m.Heartbeat, 44: m.HeartbeatReply,
     45: m.StatusRequest, 46: m.StatusReply,
+    47: m.CreateTicket, 48: m.RevokeTicket, 49: m.ListTickets, 50: m.Tickets,
 }  # fmt: skip
 _NUMBER = {cls: kind for kind, cls in KINDS.items()}
 _SPEC = _NUMBER[m.Spec]
 DIGEST_BYTES = 16
+SECRET_BYTES = 16
 
 
 def _chunk_fields(value: object) -> tuple[object, ...]:
@@ -195,6 +198,12 @@ def _holding(fields: Sequence[Any]) -> m.Holding:
     return m.Holding._make((*fields[:6], _ranges(fields[6])))
 
 
+def _register(f: Sequence[Any]) -> m.Register:
+    if len(f[12]) not in (0, KEY_BYTES) or len(f[13]) not in (0, SECRET_BYTES):
+        raise PeerProtocolError(f"a key has {KEY_BYTES} bytes, a secret {SECRET_BYTES}")
+    return m.Register(*f)
+
+
 def _heartbeat(f: Sequence[Any]) -> m.Heartbeat:
     return m.Heartbeat._make((*f[:4], _parts(f[4])))
 
@@ -228,13 +237,17 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
     m.NeedBody: ([bytes], _need_body),
     m.Slots: ([int], None),
     m.Leaving: ([], None),
-    m.Register: ([str, int, int, int, int, int, str, str, int, int, str, str], None),
-    m.Registered: ([int, int, bool, int, str, str, str], None),
-    m.Refused: ([str], None),
+    m.Register: ([str, int, int, int, int, int, str, str, int, int, str, str, bytes, bytes], _register),
+    m.Registered: ([int, int, bool, int, str, str, str, int], None),
+    m.Refused: ([str, bool], None),
     m.Heartbeat: ([int, int, int, int, tuple], _heartbeat),
     m.HeartbeatReply: ([bool, int, int, int], None),
     m.StatusRequest: ([], None),
     m.StatusReply: ([bytes], None),
+    m.CreateTicket: ([str, str, bytes, int], None),
+    m.RevokeTicket: ([str], None),
+    m.ListTickets: ([], None),
+    m.Tickets: ([bytes], None),
 }
 _DECODERS: dict[int, tuple[Callable[[Sequence[Any]], Message], list[type]]] = {
     kind: (_SCHEMAS[cls][1] or _plain(cls), _SCHEMAS[cls][0]) for kind, cls in KINDS.items()

@@ -179,7 +179,7 @@ class HubStub:
             self.registrations += 1
             self.stream = Stream(77, self.registrations)
             return m.Registered(
-                77, self.registrations, False, 0, self._lane_endpoint, self._inbox_endpoint, request.version
+                77, self.registrations, False, 0, self._lane_endpoint, self._inbox_endpoint, request.version, 1 << 30
             )
         assert isinstance(request, m.Heartbeat)
         self.beats.append(request)
