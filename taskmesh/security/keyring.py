@@ -1,0 +1,381 @@
+"""A hub's keys directory: its key pair, its register of tickets, and the tickets for this machine.
+
+Rules:
+
+- One process uses a directory at a time: a hub as long as it runs, or a command while it changes something.
+- The register is replaced as a whole, and memory follows the file. So after any failure both say the same.
+- Of a ticket the register knows the public half alone. `hub.key` is the one secret here that opens everything: a hub
+  can be impersonated with it, though nobody's traffic of the past be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from ..core.access import NEVER, Grant, Role
+from ..errors import KeysError, TicketError
+from . import keys, toml
+from .files import Unsafe, check_owner, make_private, quoted, read_private, reason, write_private
+from .places import LOCK
+from .ticket import Ticket, iso, load_ticket, name_fault, write_ticket
+
+HUB_KEY, GRANTS = "hub.key", "grants.json"
+FORMAT = 1
+HARM = "could let anybody in"
+LARGEST_REGISTER = 16 << 20  # bytes; some 80,000 tickets
+LOCK_TRIES, LOCK_AGAIN_S = 5, 0.02  # a command that looks whether a hub runs holds the lock for an instant
+
+
+class KeysInUse(KeysError):
+    """Another process uses the hub's keys."""
+
+
+class Keyring:
+    """The keys of one hub, open. Use `open`.
+
+    Attributes: `directory`, `public_key` and `secret_key` (Z85 text), `grants` (every ticket that ever was).
+    """
+
+    def __init__(self, directory: Path, lock: int) -> None:
+        self.directory = directory
+        self._lock = lock
+        self.public_key = self.secret_key = ""
+        self.grants: list[Grant] = []
+
+    def __repr__(self) -> str:
+        return f"<Keyring {self.directory} with {len(self.grants)} tickets>"
+
+    @classmethod
+    def open(cls, directory: Path) -> Keyring:
+        """Open a directory of keys; the first time, make it and the hub's key pair.
+
+        Parameters
+        ----------
+        directory
+            Where; it and what is missing above it are made with mode 0700.
+
+        Raises
+        ------
+        KeysInUse
+            Another hub has it, or a command that changes it right now.
+        KeysError
+            It cannot be made or read, others can enter it, or a file in it is damaged; with the remedy.
+        """
+        directory = directory.absolute()
+        try:
+            make_private(directory)
+            check_owner(directory, directory.stat(), "directory", HARM)
+        except (OSError, Unsafe) as error:
+            raise KeysError(f"cannot keep keys in {directory}: {reason(error)}") from None
+        keyring = cls(directory, _lock(directory))
+        try:
+            keyring._load()
+        except BaseException:
+            keyring.close()
+            raise
+        return keyring
+
+    def close(self) -> None:
+        """Let others use the directory."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def remove(self) -> None:
+        """Close, and remove the directory: the keys of a hub on a free port are of no use without it."""
+        if self._lock >= 0:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self.close()
+
+    # ---- tickets --------------------------------------------------------------------------------------------
+
+    def first_tickets(self, address: str) -> None:
+        """Make the tickets `admin`, `client` and `worker` for processes of this user, unless there are any.
+
+        Parameters
+        ----------
+        address
+            The hub's address for them. Where it is another than in the files, the files are changed.
+
+        Raises
+        ------
+        KeysError
+            They cannot be written.
+        """
+        known = {grant.name: grant for grant in self.grants}
+        try:
+            for role in Role:
+                path = self.ticket_path(role.value)
+                if role.value not in known:
+                    self._make_ticket(path, role, address)
+                elif path.exists():
+                    self._readdress(path, known[role.value], address)
+        except TicketError as error:
+            raise KeysError(str(error)) from None
+
+    def ticket_path(self, name: str) -> Path:
+        """Where the ticket of that name is, if it is one for this machine."""
+        return self.directory / f"{name}.ticket"
+
+    def _make_ticket(self, path: Path, role: Role, address: str) -> None:
+        public, secret = keys.new_pair()
+        write_ticket(path, Ticket(address, self.public_key, public, secret, role, role.value))
+        self.create(role.value, role, keys.raw(public), time.time(), NEVER)
+
+    def _readdress(self, path: Path, grant: Grant, address: str) -> None:
+        ticket = load_ticket(path)
+        if keys.raw(ticket.public_key) != grant.key or (ticket.hub, ticket.hub_key) == (address, self.public_key):
+            return
+        write_ticket(
+            path,
+            Ticket(
+                address, self.public_key, ticket.public_key, ticket.secret_key, ticket.role, ticket.name,
+                ticket.expires_at,
+            ),
+        )  # fmt: skip
+
+    def create(self, name: str, role: Role, public_key: bytes, created_at: float, expires_at: float) -> Grant:
+        """Record a ticket.
+
+        Parameters
+        ----------
+        name
+            Of at most 60 printable characters; no two tickets ever have the same.
+        role
+            What it is for.
+        public_key
+            Its 32 bytes.
+        created_at, expires_at
+            Seconds since the epoch; `NEVER`: it does not expire.
+
+        Raises
+        ------
+        KeysError
+            The name or the key cannot be used, or the register cannot be written: nothing has changed.
+        """
+        fault = name_fault(name)
+        if fault is not None:
+            raise KeysError(f"the name of a ticket {fault}; choose another")
+        for grant in self.grants:
+            if grant.name == name:
+                ended = grant.objection(created_at)
+                raise KeysError(
+                    f"{ended}, and its name is not used twice; choose another"
+                    if ended
+                    else f"there is a ticket {name!r}; choose another name, or revoke it: taskmesh ticket list"
+                )
+            if grant.key == public_key:
+                raise KeysError(f"the ticket {grant.name!r} has this key; every ticket has its own")
+        if len(public_key) != 32:
+            raise KeysError("a public key has 32 bytes")
+        if public_key == keys.raw(self.public_key):
+            raise KeysError("the hub's own key is not one for a ticket")
+        new = Grant(name, role, public_key, created_at, expires_at)
+        self._save([*self.grants, new])
+        return new
+
+    def revoke(self, name: str, now: float) -> Grant:
+        """Record that a ticket is good no more, and remove its file if it is in this directory.
+
+        Parameters
+        ----------
+        name
+            The ticket's.
+        now
+            Seconds since the epoch.
+
+        Raises
+        ------
+        KeysError
+            There is none, it was revoked before, it is the last with which anybody could manage this hub, or the
+            register cannot be written: nothing has changed.
+        """
+        grant = next((grant for grant in self.grants if grant.name == name), None)
+        if grant is None:
+            raise KeysError(f"there is no ticket {name!r}; see: taskmesh ticket list")
+        if grant.revoked_at < NEVER:
+            raise KeysError(f"the ticket {name!r} was revoked on {iso(grant.revoked_at)}")
+        admins = [g for g in self.grants if g.role is Role.ADMIN and g.objection(now) is None]
+        if admins == [grant]:
+            raise KeysError(
+                f"{name!r} is the last admin ticket: without one nobody could manage this hub. "
+                f"Create another first: taskmesh ticket create --role admin --name NAME"
+            )
+        revoked = grant._replace(revoked_at=now)
+        self._save([revoked if g is grant else g for g in self.grants])
+        self._remove_ticket(revoked)
+        return revoked
+
+    def _remove_ticket(self, grant: Grant) -> None:
+        """So that nobody finds it, and is refused, where another would do. It is a courtesy: it opens nothing."""
+        path = self.ticket_path(grant.name)
+        with contextlib.suppress(OSError, TicketError):
+            if path.exists() and keys.raw(load_ticket(path).public_key) == grant.key:
+                path.unlink()
+
+    # ---- files ----------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        register, pair = self.directory / GRANTS, self.directory / HUB_KEY
+        if pair.exists():
+            self.public_key, self.secret_key = _pair(_read(pair), pair)
+        elif register.exists():
+            raise KeysError(
+                f"{pair} is missing, and every ticket depends on it: put it back from a copy; or, to start anew, "
+                f"move {quoted(self.directory)} away: the hub makes new keys, and everybody needs a new ticket"
+            )
+        else:
+            self._make_pair(pair)
+        if register.exists():
+            self.grants = _grants(_read(register, LARGEST_REGISTER), register)
+
+    def _make_pair(self, path: Path) -> None:
+        public, secret = keys.new_pair()
+        comments = [
+            "The key pair of a taskmesh hub: whoever can read this file can pose as the hub.",
+            "It never leaves this machine.",
+        ]
+        _write(path, toml.document(comments, {"hub": FORMAT, "public_key": public, "secret_key": secret}))
+        self.public_key, self.secret_key = public, secret
+
+    def _save(self, grants: list[Grant]) -> None:
+        if self._lock < 0:
+            raise KeysError(f"the keys in {self.directory} are closed")
+        entries = [
+            {
+                "name": g.name,
+                "role": g.role.value,
+                "key": keys.text(g.key),
+                "created_at": g.created_at,
+                "expires_at": _or_none(g.expires_at),
+                "revoked_at": _or_none(g.revoked_at),
+            }
+            for g in grants
+        ]
+        _write(self.directory / GRANTS, json.dumps({"version": FORMAT, "grants": entries}, indent=1) + "\n")
+        self.grants = grants
+
+
+def document(grants: list[Grant], now: float) -> list[dict[str, Any]]:
+    """Tickets as a list for people and scripts: no secrets, and of keys the fingerprint."""
+    return [
+        {
+            "name": g.name,
+            "role": g.role.value,
+            "created": iso(g.created_at),
+            "expires": iso(g.expires_at),
+            "state": "revoked" if g.revoked_at < NEVER else "good" if g.objection(now) is None else "expired",
+            "fingerprint": fingerprint(g.key),
+        }
+        for g in grants
+    ]
+
+
+def fingerprint(key: bytes) -> str:
+    """What a key is called where people compare: the first 16 hexadecimal digits of its SHA-256."""
+    import hashlib
+
+    return hashlib.sha256(key).hexdigest()[:16]
+
+
+# ---- reading and writing --------------------------------------------------------------------------------------------
+
+
+def _lock(directory: Path) -> int:
+    path = directory / LOCK
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise KeysError(f"cannot keep keys in {directory}: {error.strerror}") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        except FileNotFoundError:
+            pass  # a sweep has removed the directory's files under our hands
+        except BlockingIOError:
+            pass
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        if left:
+            make_private(directory)
+            time.sleep(LOCK_AGAIN_S)
+    raise KeysInUse(
+        f"the keys in {directory} are in use by another hub (or a `taskmesh ticket` that runs just now); "
+        f"choose another directory with --keys"
+    )
+
+
+def _read(path: Path, largest: int = 1 << 16) -> bytes:
+    try:
+        return read_private(path, "file", HARM, largest=largest)
+    except Unsafe as error:
+        raise KeysError(f"{path}: {error}") from None
+    except OSError as error:
+        raise KeysError(f"{path} cannot be read ({reason(error)})") from None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_private(path, text.encode())
+    except OSError as error:
+        raise KeysError(f"{path} cannot be written ({reason(error)}); nothing has changed") from None
+
+
+def _damaged(path: Path, why: str) -> KeysError:
+    return KeysError(
+        f"{path} is damaged ({why}): put it back from a copy; or, to start anew, move {quoted(path.parent)} away: "
+        f"the hub makes new keys, and everybody needs a new ticket"
+    )
+
+
+def _pair(data: bytes, path: Path) -> tuple[str, str]:
+    try:
+        table = toml.table(data)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    if type(table.get("hub")) is int and table["hub"] > FORMAT:
+        raise KeysError(f"{path} is of a newer release of taskmesh")
+    public, secret = table.get("public_key"), table.get("secret_key")
+    if not (isinstance(public, str) and isinstance(secret, str) and keys.is_key(public) and keys.is_key(secret)):
+        raise _damaged(path, "it holds no pair of keys")
+    if not keys.is_pair(public, secret):
+        raise _damaged(path, "its keys do not belong together")
+    return public, secret
+
+
+def _grants(data: bytes, path: Path) -> list[Grant]:
+    try:
+        content = json.loads(data)
+        if type(content) is dict and type(content.get("version")) is int and content["version"] > FORMAT:
+            raise KeysError(f"{path} is of a newer release of taskmesh")
+        grants = [_grant(entry) for entry in content["grants"]]
+        if len({g.name for g in grants}) < len(grants) or len({g.key for g in grants}) < len(grants):
+            raise _damaged(path, "two tickets have one name or one key")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _damaged(path, "it is no register of tickets") from None
+    return grants
+
+
+def _grant(entry: Any) -> Grant:
+    name, created_at = entry["name"], entry["created_at"]
+    ends = [NEVER if entry[key] is None else entry[key] for key in ("expires_at", "revoked_at")]
+    if not isinstance(name, str) or name_fault(name) is not None:
+        raise ValueError("a name")
+    if any(type(at) not in (int, float) for at in (created_at, *ends)):
+        raise ValueError("a time")
+    return Grant(name, Role(entry["role"]), keys.raw(entry["key"]), created_at, ends[0], ends[1])
+
+
+def _or_none(at: float) -> float | None:
+    return at if at < NEVER else None

@@ -1,0 +1,103 @@
+"""Why a connection does not come about, as far as libzmq tells: a socket monitor's events as a sentence for people.
+
+What libzmq 4.3 was seen to do at the connecting side:
+
+- The hub does not know the key (ZAP's 400): one `HANDSHAKE_FAILED_AUTH`, and it does not dial again.
+- One side has keys and the other none: `HANDSHAKE_FAILED_NO_DETAIL` up to twice, then `HANDSHAKE_FAILED_PROTOCOL`, and
+  it does not dial again.
+- The hub's key is another one: `HANDSHAKE_FAILED_NO_DETAIL`, again and again. But that also comes from whatever takes a
+  connection and drops it, such as a tunnel or a load balancer whose hub is away; so it is believed late, and is not
+  final.
+"""
+
+from __future__ import annotations
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from .sockets import Socket
+
+WATCHED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+BELIEVED_AFTER = 3  # failures without detail, one after the other
+TEMPORARY = 300  # ZAP's status for "not now", after which libzmq dials again
+
+REFUSED = (
+    "the hub does not know this ticket, or it was revoked or has expired; ask whoever runs the hub for a new one: "
+    "taskmesh ticket create"
+)
+REFUSED_WITHOUT = (
+    "the hub does not let anybody in without a ticket: give one with --ticket, ticket= or $TASKMESH_TICKET"
+)
+NO_KEYS_THERE = (
+    "a ticket was given, but the hub runs without keys (--insecure), so anybody could answer in its place: say "
+    "--insecure (insecure=True) here as well, or start the hub without it"
+)
+NEEDS_TICKET = (
+    "the hub asks for a ticket, and none was given: use --ticket, ticket= or $TASKMESH_TICKET, and no --insecure"
+)
+OTHER_KEY = (
+    "what answers there does not have the key of the hub that this ticket is for: the hub has new keys and needs "
+    "new tickets, or this is another hub, or none"
+)
+NO_HUB = "what answers there ends every connection at once: the hub asks for a ticket, or this is no hub"
+
+
+class HandshakeWatch:
+    """Watches the handshakes of one connecting socket.
+
+    Parameters
+    ----------
+    sock
+        The socket, before it is connected. It has no other monitor.
+    ticket_given
+        Whether it has CURVE keys.
+    """
+
+    def __init__(self, sock: Socket, ticket_given: bool) -> None:
+        self._sock = sock
+        self._ticket_given = ticket_given
+        self._unexplained = 0
+        self._failure: str | None = None
+        self.final = False
+        """Whether libzmq has given up, so that nothing more will happen on this socket."""
+        self.monitor: Socket = sock.get_monitor_socket(WATCHED)
+        """Readable when there is something for `failure`."""
+        self.monitor.setsockopt(zmq.LINGER, 0)
+
+    def failure(self) -> str | None:
+        """Why no connection comes about, in words for people; None while all is well, or it is too early to say.
+
+        It reads what has happened since it was called last, and does not wait.
+        """
+        while int(self.monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+            event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
+            self._on_event(event["event"], event["value"])
+        return self._failure
+
+    def _on_event(self, event: int, value: int) -> None:
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._unexplained, self._failure, self.final = 0, None, False
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            if value != TEMPORARY:
+                self._fail(REFUSED if self._ticket_given else REFUSED_WITHOUT, final=True)
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            self._fail(NO_KEYS_THERE if self._ticket_given else NEEDS_TICKET, final=True)
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._unexplained += 1
+            if self._unexplained >= BELIEVED_AFTER:
+                self._fail(OTHER_KEY if self._ticket_given else NO_HUB, final=False)
+
+    def _fail(self, why: str, final: bool) -> None:
+        if not self.final:
+            self._failure, self.final = why, final
+
+    def close(self) -> None:
+        """Stop watching, before the socket is closed."""
+        if not self.monitor.closed:
+            self._sock.disable_monitor()
+            self.monitor.close(linger=0)
