@@ -33,6 +33,7 @@ _NUMBER = {cls: kind for kind, cls in KINDS.items()}
 _SPEC = _NUMBER[m.Spec]
 DIGEST_BYTES = 16
 SECRET_BYTES = 16
+_KEPT_BYTES = 1 << 20
 
 
 def _chunk_fields(value: object) -> tuple[object, ...]:
@@ -43,9 +44,23 @@ def _chunk_fields(value: object) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+_packers: list[msgpack.Packer] = []  # those that nobody uses now
+
+
 def encode(message: Message) -> bytes:
-    """`message` as one msgpack array."""
-    data: bytes = msgpack.packb((_NUMBER[type(message)], *message), default=_chunk_fields)
+    """`message` as one msgpack array.
+
+    Each packer begins with a buffer of 256 KiB. Made anew for every message, those broke up the heap of a process,
+    which grew by half a megabyte with each million tasks. So packers are used again, but for those that a large message
+    has made large.
+    """
+    try:
+        packer = _packers.pop()
+    except IndexError:  # the first, or others are at it: in another thread, or below us in a signal handler
+        packer = msgpack.Packer(default=_chunk_fields)
+    data: bytes = packer.pack((_NUMBER[type(message)], *message))
+    if len(data) < _KEPT_BYTES:
+        _packers.append(packer)
     return data
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import tracemalloc
 from collections.abc import Callable
 
 import msgpack
@@ -245,3 +247,45 @@ def test_control_refuses_other_versions_and_link_messages() -> None:
     for frame in (b"", b"\x63" + encode(m.StatusRequest()), b"\x01" + encode(m.Close())):
         with pytest.raises(PeerProtocolError):
             unpack_control(frame)
+
+
+# ---- what it takes --------------------------------------------------------------------------------------------------
+
+
+def allocated(message: Message) -> tuple[int, int]:
+    """Bytes that are still there after a message was encoded, and that there were at most."""
+    tracemalloc.start()
+    try:
+        encode(message)
+        return tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_small_message_takes_no_large_block_of_memory() -> None:
+    encode(m.Slots(1))
+    _, peak = allocated(m.Slots(2))
+    assert peak < 10_000
+
+
+def test_a_large_message_leaves_nothing_behind() -> None:
+    left, peak = allocated(m.Body(b"d" * 16, b"x" * (8 << 20)))
+    assert peak > 8 << 20
+    assert left < 10_000
+
+
+def test_threads_that_encode_at_the_same_time_get_their_own_message() -> None:
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(200):
+            body = m.Body(bytes([number]) * 16, bytes([number]) * 1000)
+            if decode(encode(body)) != body:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

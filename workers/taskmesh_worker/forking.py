@@ -18,6 +18,10 @@ from . import cells
 READ_BYTES = 256 * 1024
 MAX_READS = 16
 
+_SPACE = memoryview(bytearray(READ_BYTES))
+"""What a pipe is read into, and copied from at once. A `recv` of that size would take a new block of it from the heap
+each time, cut it down to what has come, and leave the heap in pieces."""
+
 
 class NurseryProcess:
     """The nursery, started by exec so that it is single-threaded and small. Start it before anything else."""
@@ -132,13 +136,13 @@ class RunnerPipe:
         """Frames that have arrived, as `(kind, body)`; bounded, so that no runner starves the others."""
         for _ in range(MAX_READS):
             try:
-                data = self.sock.recv(READ_BYTES)
+                size = self.sock.recv_into(_SPACE)
             except (BlockingIOError, ConnectionError):
                 return
-            if not data:
+            if not size:
                 return
-            yield from self._frames.feed(data)
-            if len(data) < READ_BYTES // 4:
+            yield from self._frames.feed(_SPACE[:size])
+            if size < READ_BYTES // 4:
                 return
 
     def kill(self) -> None:

@@ -86,14 +86,15 @@ class Runner:
         """Serve until the daemon closes its end."""
         enter_runner(self._current)
         self._send(frame(READY))
+        space = memoryview(bytearray(READ_BYTES))  # one for all reads: see `forking`
         while True:
             try:
-                data = self._sock.recv(READ_BYTES)
+                size = self._sock.recv_into(space)
             except KeyboardInterrupt:  # somebody's signal, but no task's: there is nothing to interrupt
                 continue
-            if not data:
+            if not size:
                 return
-            for kind, body in self._frames.feed(data):
+            for kind, body in self._frames.feed(space[:size]):
                 if kind == DOSE:
                     self._run(unpack_dose(body))
                 elif kind == BODY:
