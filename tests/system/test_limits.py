@@ -151,6 +151,42 @@ def test_a_workers_limits_hold_for_every_task(fleet: Fleet) -> None:
         assert len(pids) == 20
 
 
+kept: list[bytes] = []
+
+
+def leaks(megabytes: int) -> int:
+    kept.append(b"x" * (megabytes << 20))
+    time.sleep(0.4)  # its memory is looked at meanwhile
+    return os.getpid()
+
+
+def test_a_runner_that_has_grown_is_replaced_after_its_task(fleet: Fleet) -> None:
+    fleet._start("worker", fleet.address, "-n", "1", "--recycle-above", "100MiB").says("has joined")
+    with Mesh(fleet.address) as mesh:
+        pids = [mesh.submit(leaks, megabytes).result(20) for megabytes in (1, 1, 150, 1)]
+        assert pids[0] == pids[1] == pids[2] != pids[3]
+        until(lambda: not alive(pids[0]), "it has ended")
+
+
+def dies_with(megabytes: int) -> NoReturn:
+    with open("/proc/self/statm") as file:
+        has = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    kept.append(b"x" * ((megabytes << 20) - has))
+    time.sleep(0.4)  # its memory is looked at meanwhile
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_a_task_that_is_killed_with_much_memory_says_so(fleet: Fleet) -> None:
+    fleet._start("worker", fleet.address, "-n", "1", "--memory-limit", "200MiB").says("has joined")
+    with Mesh(fleet.address) as mesh:
+        with pytest.raises(WorkerLost, match="killed by SIGKILL, probably out of memory"):
+            mesh.submit(dies_with, 190).result(20)
+        with pytest.raises(WorkerLost) as caught:
+            mesh.submit(dies_with, 100).result(20)
+        assert "out of memory" not in str(caught.value)
+
+
 def test_a_drain_ends_what_runs_when_its_time_is_over(fleet: Fleet, tmp_path: Path) -> None:
     first = fleet._start("worker", fleet.address, "-n", "1", "--drain-timeout", "0.5")
     first.says("has joined")

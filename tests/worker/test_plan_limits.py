@@ -121,6 +121,35 @@ def test_too_much_memory_ends_the_task_at_once() -> None:
     assert (blob["kind"], blob["bytes"], blob["limit_bytes"]) == ("memory", 501, 500)
 
 
+def test_a_runner_that_has_grown_is_replaced_after_its_task_which_counts() -> None:
+    world = running(m.NO_LIMITS, own=p.RunnerLimits(recycle_above=500))
+    world.tick(0.2)
+    world.expect(p.Sample(1))
+    world.happens(p.Sampled(1, 500, 0, 1))
+    world.tick(0.2)
+    world.expect(p.Sample(1))
+    world.happens(p.Sampled(1, 501, 0, 1))
+    assert not [action for action in world.actions if isinstance(action, p.Kill | p.End)], "its task runs"
+    world.actions.clear()
+    world.outcome(1, 0)
+    world.tick()
+    world.expect(p.End(1))
+    world.happens(p.RunnerGone(1, (0, 1), REPORT))
+    world.tick()
+    world.expect(p.Start(2))
+
+
+def test_a_runner_that_is_found_to_have_grown_while_it_idles_is_replaced() -> None:
+    world = running(m.NO_LIMITS, own=p.RunnerLimits(recycle_above=500))
+    world.outcome(1, 0)
+    world.actions.clear()
+    world.tick(0.2)
+    world.expect(p.Sample(1))
+    world.happens(p.Sampled(1, 501, 0, 1))
+    world.tick()
+    world.expect(p.End(1))
+
+
 def test_a_runner_is_replaced_after_so_many_tasks_and_its_slot_is_free_when_it_is_gone() -> None:
     world = running(m.NO_LIMITS, count=2, own=p.RunnerLimits(max_tasks=1))
     world.outcome(1, 0)
