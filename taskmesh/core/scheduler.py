@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -61,7 +62,11 @@ SESSION_GRACE_S = 60.0
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One client's tasks. `gone_at`: since when it is dead or cut off; its work goes on for a while."""
+    """One client's tasks. `gone_at`: since when it is dead or cut off; its work goes on for a while.
+
+    `stale`: numbers of specs, rising, that were here when its link began anew and that it has not named since. It names
+    those that it still has in rising order: what it passes over it has retired, and that word was lost with the link.
+    """
 
     instance: int
     name: str = ""
@@ -71,6 +76,7 @@ class Session:
     gone_at: float | None = None
     specs: dict[int, SpecState] = field(default_factory=dict)
     outbox: Outbox = field(default_factory=Outbox)
+    stale: deque[int] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -255,6 +261,7 @@ class Scheduler:
             self.deliveries.persist(r.PutSession(peer.instance, peer.name, peer.host))
         elif not resume:
             self.deliveries.again(session)
+            session.stale = deque(sorted(session.specs))
         session.pid, session.joined_at, session.gone_at = peer.pid, peer.joined_at, None
         self._gone.pop(peer.instance, None)
 
@@ -356,6 +363,7 @@ class Scheduler:
         self._actions.append(Dropped(text))
 
     def _on_spec(self, session: Session, spec: m.Spec) -> None:
+        self._pass_over(session, spec.spec)
         if spec.spec in session.specs:
             return
         session.specs[spec.spec] = SpecState(
@@ -445,7 +453,19 @@ class Scheduler:
             self.deliver(state, m.Outcome(spec.number, first, lo, hi, m.Form.CANCELLED, b""))
 
     def _on_retire(self, session: Session, retire: m.Retire) -> None:
-        spec = session.specs.get(retire.spec)
+        self._pass_over(session, retire.spec)
+        self._retire(session, retire.spec)
+
+    def _pass_over(self, session: Session, number: int) -> None:
+        """A client whose link began anew names a spec: those before it that it has not named are retired."""
+        stale = session.stale
+        while stale and stale[0] < number:
+            self._retire(session, stale.popleft())
+        if stale and stale[0] == number:
+            stale.popleft()
+
+    def _retire(self, session: Session, number: int) -> None:
+        spec = session.specs.get(number)
         if spec is not None:
             spec.retired = True
             self._forget_if_retired(session, spec)

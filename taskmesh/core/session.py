@@ -289,6 +289,8 @@ class Session(Generic[W]):
             if spec.open is not None and spec.open.first in spec.sent:
                 self.sealed(spec)  # its caller was stopped before it had sent it
         self.unsent.clear()  # all of it is among these messages, and a chunk must not come after a newer one
+        if self._numbers and self._numbers not in self.specs:
+            messages.append(m.Retire(self._numbers))  # the hub drops all that were passed over: up to here
         return messages
 
     def give_up(self) -> tuple[list[W], list[object]]:

@@ -48,6 +48,14 @@ def lost(world: World) -> list[m.Outcome]:
     return [o for message in sent if isinstance(message, m.Results) for o in message.outcomes if o.form == m.Form.LOST]
 
 
+def dispatched(world: World) -> m.Dispatch:
+    """The only lease among the actions, which are dropped."""
+    sent = [action.message for action in world.actions if isinstance(action, a.Send)]
+    (dispatch,) = (message for message in sent if isinstance(message, m.Dispatch))
+    world.actions.clear()
+    return dispatch
+
+
 def client_dies(world: World) -> None:
     world.happens(a.LaneDown(CLIENT, 1))
     world.scheduler.heard(DAEMON, 2, world.now + 0.6)
@@ -86,6 +94,36 @@ def test_outcomes_that_were_not_acknowledged_are_sent_again_on_a_new_link(world:
     world.tick()
     world.expect_send(DAEMON, m.Settled([(1, 0, 1)]))
     world.nothing_else()
+
+
+def test_functions_that_a_client_does_not_name_on_its_new_link_were_retired() -> None:
+    world = durable()
+    for spec in (1, 2, 3, 4):
+        world.submits(1, spec=spec, first=0)
+        world.tick()
+        world.outcome(dispatched(world), 0, 1)
+    world.tick()
+    world.actions.clear()
+    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.hears(CLIENT, m.Spec(2, "f", DIGEST, b"", 0))
+    assert sorted(world.scheduler.sessions[CLIENT].specs) == [2, 3, 4], "it may name the others yet"
+    world.hears(CLIENT, m.Retire(4))
+    assert sorted(world.scheduler.sessions[CLIENT].specs) == [2]
+    assert [record for record in persisted(world) if isinstance(record, r.DropSpec)] == [
+        r.DropSpec(CLIENT, 1), r.DropSpec(CLIENT, 3), r.DropSpec(CLIENT, 4)
+    ]  # fmt: skip
+
+
+def test_a_function_that_a_client_has_retired_is_forgotten_when_its_last_task_has_ended() -> None:
+    world = durable()
+    world.submits(1)
+    world.tick()
+    dispatch = dispatched(world)
+    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.hears(CLIENT, m.Retire(1))
+    assert sorted(world.scheduler.sessions[CLIENT].specs) == [1]
+    world.outcome(dispatch, 0, 1)
+    assert not world.scheduler.sessions[CLIENT].specs
 
 
 def test_a_client_that_does_not_return_is_forgotten_after_the_grace_period(world: World) -> None:

@@ -99,6 +99,14 @@ def test_a_function_is_retired_when_its_last_task_has_ended(session: Session[str
     assert session.retire(spec) == []
 
 
+def test_a_hub_that_has_forgotten_the_session_hears_up_to_where_functions_were_retired(session: Session[str]) -> None:
+    kept, retired = define(session), define(session)
+    session.retire(retired)
+    assert session.offer_again() == [m.Spec(kept.number, "f", D, b"", 0), m.Body(D, b"body"), m.Retire(2)]
+    define(session)
+    assert m.Retire(3) not in session.offer_again()
+
+
 def test_a_seal_that_was_interrupted_is_repeated_without_a_change(session: Session[str]) -> None:
     spec = define(session)
     session.open_chunk(spec).calls.append((b"a", "a"))

@@ -128,6 +128,11 @@ def _at_the_hub(simulation: Simulation, living: set[int]) -> list[str]:
         found += [f"the hub keeps {len(session.outbox)} outcomes"] if len(session.outbox) else []
         for spec in session.specs.values():
             found += [f"the hub keeps chunks {list(spec.chunks)} of spec {spec.number}"] if spec.chunks else []
+    for client in simulation.clients:
+        known = scheduler.sessions.get(client.instance)
+        if known is not None and not client.process.dead and not client.closing:
+            unknown = set(known.specs) - set(client.session.specs)
+            found += [f"the hub keeps functions {unknown} of {client.name}, which has retired them"] if unknown else []
     for daemon in scheduler.daemons.values():
         found += [f"the hub has leases {list(daemon.leases)}"] if daemon.leases else []
         found += [f"daemon {daemon.instance:x} has {daemon.tasks_out} tasks out"] if daemon.tasks_out else []
