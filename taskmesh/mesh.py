@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .callables import ByObject, pack_initializer, unwrap
 from .client import LOST_AFTER_S, Client, Place
+from .core.limits import LEAF_TASKS
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
 from .launch import PrivateHub
@@ -234,6 +235,7 @@ class Mesh(concurrent.futures.Executor):
         assert self._client is not None
         plain = isinstance(fn, Task | types.FunctionType | types.BuiltinFunctionType | type)
         place = self._place(fn, fn) if plain else self._define(fn, fn)
+        chunksize = min(chunksize, LEAF_TASKS) if chunksize is not None else None
         leaf_items = chunksize or LEAF_ITEMS
         if buffersize is not None:
             leaf_items = min(leaf_items, max(1, buffersize // (4 * self._max_workers)))

@@ -98,6 +98,7 @@ def play(amount: int, items_per_leaf: int, leaves: int) -> tuple[float, float]:
     from taskmesh.core.chunk import Chunk, pack_sizes
     from taskmesh.transport.loop import Loop
     from taskmesh.transport.sockets import new_context
+    from taskmesh.wire.payload import digest_of
 
     with hub() as (address, pid):
         context, loop = new_context(), Loop()
@@ -105,8 +106,9 @@ def play(amount: int, items_per_leaf: int, leaves: int) -> tuple[float, float]:
         daemons = [Player("daemon") for _ in range(DAEMONS)]
         members = join(address, [client, *daemons], context, loop)
         mine = members[0]
-        mine.send(m.Spec(1, "noop", b"d" * 16, b"", 0))
-        mine.send(m.Body(b"d" * 16, b"body"))
+        digest = digest_of(b"body")
+        mine.send(m.Spec(1, "noop", digest, b"", 0))
+        mine.send(m.Body(digest, b"body"))
         per_chunk = (items_per_leaf or 1) * leaves
         leaf = b"x" * (1300 if items_per_leaf else 30)
         sizes = pack_sizes([len(leaf)] * leaves)

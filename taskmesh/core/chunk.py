@@ -15,7 +15,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
 
-MOST = (1 << 62) - 1  # of task numbers: a store has 63 bits for them
+from .limits import LEAF_TASKS, NUMBER, TASKS
+
 SIZE = "I"  # leaf sizes travel as little-endian unsigned 32-bit integers
 
 
@@ -98,7 +99,9 @@ class Chunk:
             return f"the leaves hold {held} tasks, and should hold {self.count}"
         if self.first < 0 or self.base < 0 or self.grain < 1:
             return "a negative number, or a grain below 1"
-        if max(self.first + self.count, self.base, self.grain) > MOST:
+        if self.end > TASKS or self.grain > LEAF_TASKS or (tasks is not None and max(tasks) > LEAF_TASKS):
+            return f"more than {TASKS} tasks, or a leaf or grain of more than {LEAF_TASKS}"
+        if self.first + TASKS > NUMBER:
             return "a number of 63 bits or more"
         return None
 

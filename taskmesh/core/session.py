@@ -25,6 +25,7 @@ from typing import Generic, NamedTuple, TypeVar
 from ..errors import LocalProtocolError
 from . import messages as m
 from .chunk import Chunk, pack_sizes
+from .limits import printable
 from .ranges import Ranges, count, overlap, subtract
 
 CHUNK_TASKS = 512
@@ -134,7 +135,7 @@ class Session(Generic[W]):
 
     def _introduce(self, spec: ClientSpec[W]) -> list[m.LinkMessage]:
         messages: list[m.LinkMessage] = [
-            m.Spec(spec.number, spec.name, spec.digest, spec.init, spec.priority, spec.limits)
+            m.Spec(spec.number, printable(spec.name), spec.digest, spec.init, spec.priority, spec.limits)
         ]
         messages += [
             m.Body(digest, body)

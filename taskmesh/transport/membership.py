@@ -156,14 +156,16 @@ class Membership:
                 self.dropped_frames += 1
                 if self.registered:
                     return  # one bad reply does not end a good registration; silence would
-                self._refused = True
-                self._owner.on_refused(f"what answers at {self._endpoint} is no hub of this release ({error})")
+                self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
                 return
             if isinstance(message, m.Registered) and not self.registered:
-                self._welcome(message, now)
+                try:
+                    self._welcome(message, now)
+                except (PeerProtocolError, zmq.ZMQError) as error:  # cursors or endpoints that are none
+                    self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
+                    return
             elif isinstance(message, m.Refused):
-                self._refused = True
-                self._owner.on_refused(message.why)
+                self._refuse(message.why)
             elif isinstance(message, m.HeartbeatReply) and self.registered:
                 self._answered_at = now
                 if not message.known:
@@ -174,6 +176,10 @@ class Membership:
                 assert self.stream is not None
                 if self._progress.stuck(self.stream.link, message, now):
                     self.join_again()
+
+    def _refuse(self, why: str) -> None:
+        self._refused = True
+        self._owner.on_refused(why)
 
     def _acknowledge(self, reply: m.HeartbeatReply, now: float) -> None:
         assert self.stream is not None

@@ -1,11 +1,13 @@
 """Messages to bytes and back: msgpack arrays, as documented in docs/protocol.md.
 
 Every body is one msgpack array whose first element is the kind. Decoding trusts nothing: sizes, types and ranges are
-checked here, once, and whatever does not fit is a `PeerProtocolError`, which the shells count, log and drop.
+checked here, once, and whatever does not fit is a `PeerProtocolError`, which the shells count, log and drop. How much
+of anything may be sent is in `core.limits`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -13,9 +15,10 @@ from typing import Any
 
 import msgpack
 
+from ..core import limits
 from ..core import messages as m
 from ..core.access import KEY_BYTES
-from ..core.chunk import MOST, Chunk
+from ..core.chunk import Chunk
 from ..errors import LocalProtocolError, PeerProtocolError
 
 Message = m.LinkMessage | m.ControlMessage
@@ -30,10 +33,10 @@ KINDS: dict[int, type[Message]] = {
     47: m.CreateTicket, 48: m.RevokeTicket, 49: m.ListTickets, 50: m.Tickets,
 }  # fmt: skip
 _NUMBER = {cls: kind for kind, cls in KINDS.items()}
-_SPEC = _NUMBER[m.Spec]
 DIGEST_BYTES = 16
 SECRET_BYTES = 16
 _KEPT_BYTES = 1 << 20
+_SHOWN = 300  # characters of what is wrong: it may quote what a peer sent
 
 
 def _chunk_fields(value: object) -> tuple[object, ...]:
@@ -73,24 +76,43 @@ def decode(data: bytes | memoryview) -> Message:
         The bytes are not a message: not msgpack, of an unknown kind, or with fields that make no sense.
     """
     try:
-        kind, *fields = msgpack.unpackb(data, use_list=False, strict_map_key=True)
-        build, schema = _DECODERS[kind]
-        if [type(field) for field in fields] != schema:
-            raise PeerProtocolError(f"the fields of {KINDS[kind].__name__} have the wrong types")
-        if kind != _SPEC and any(type(field) is int and field < 0 for field in fields):
-            raise PeerProtocolError(f"a field of {KINDS[kind].__name__} is negative")
-        return build(fields)
+        kind, *fields = msgpack.unpackb(
+            data, use_list=False, strict_map_key=True, max_array_len=min(len(data), limits.ARRAY)
+        )
+        if type(kind) is not int:
+            raise PeerProtocolError("the kind of a message is a number")
+        return check(KINDS[kind], fields)
     except PeerProtocolError:
         raise
     except Exception as error:  # a peer's bytes: msgpack has many ways to refuse them, all mean the same here
-        raise PeerProtocolError(f"not a message: {type(error).__name__}: {error}") from error
+        raise PeerProtocolError(f"not a message: {type(error).__name__}: {error}"[:_SHOWN]) from error
+
+
+def check(cls: type[Message], fields: list[Any]) -> Message:
+    """The message of kind `cls` that these fields are, arrays among them as tuples.
+
+    Raises
+    ------
+    Exception
+        They are none. `PeerProtocolError` says why; anything else is as good.
+    """
+    build, schema, numbers, sizes = _DECODERS[cls]
+    if [type(field) for field in fields] != schema:
+        raise PeerProtocolError(f"the fields of {cls.__name__} have the wrong types")
+    for place, least, most in numbers:
+        if not least <= fields[place] <= most:
+            raise PeerProtocolError(f"{cls._fields[place]} of {cls.__name__} is not between {least} and {most}")
+    for place, most in sizes:
+        if len(fields[place]) > most:
+            raise PeerProtocolError(f"{cls._fields[place]} of {cls.__name__} is longer than {most}")
+    return build(fields)
 
 
 # ---- checks, one per shape ----------------------------------------------------------------------------------------
 
 
 def _range(lo: int, hi: int) -> None:
-    if not 0 <= lo < hi:
+    if not 0 <= lo < hi <= limits.TASKS:
         raise PeerProtocolError(f"[{lo}, {hi}) is not a range of tasks")
 
 
@@ -98,7 +120,7 @@ def _ranges(values: Sequence[Any]) -> list[tuple[int, int]]:
     ranges = []
     for lo, hi in values:
         if type(lo) is not int or type(hi) is not int:
-            raise PeerProtocolError(f"[{lo!r}, {hi!r}) is not a range of tasks")
+            raise PeerProtocolError("a range of tasks is two numbers")
         _range(lo, hi)
         ranges.append((lo, hi))
     return ranges
@@ -119,7 +141,7 @@ def _outcome(fields: Sequence[Any]) -> m.Outcome:
         raise PeerProtocolError("the fields of an outcome have the wrong types")
     outcome = m.Outcome(*fields)
     _range(outcome.lo, outcome.hi)
-    if not 0 <= outcome.spec <= MOST or not 0 <= outcome.first <= MOST or outcome.hi > MOST:
+    if not 0 <= outcome.spec <= limits.NUMBER or not 0 <= outcome.first <= limits.NUMBER:
         raise PeerProtocolError("an outcome of a spec or task that is none")
     form = m.Form(outcome.form)
     if form in (m.Form.ERROR, m.Form.LOST) and outcome.hi != outcome.lo + 1:
@@ -151,13 +173,13 @@ def _digests(digest: bytes, init: bytes = b"") -> None:
 
 def _spec(f: Sequence[Any]) -> m.Spec:
     _digests(f[2], f[3])
-    if not 0 <= f[0] <= MOST or abs(f[4]) > MOST:
-        raise PeerProtocolError("a number of a spec, or a priority, that is none")
     return m.Spec._make((*f[:5], _limits(f[5])))
 
 
 def _body(f: Sequence[Any]) -> m.Body:
-    _digests(f[0])
+    """All that name a digest share its body: whoever could choose it would have others run what they never sent."""
+    if hashlib.blake2b(f[1], digest_size=DIGEST_BYTES).digest() != f[0]:
+        raise PeerProtocolError("a function whose digest is another one's")
     return m.Body(*f)
 
 
@@ -192,7 +214,7 @@ def _strike(f: Sequence[Any]) -> m.Strike:
 def _limits(fields: Sequence[Any]) -> m.Limits:
     if [type(field) for field in fields] != [float, int, bool]:
         raise PeerProtocolError("the fields of limits have the wrong types")
-    if not 0.0 <= fields[0] < math.inf or not 0 <= fields[1] <= MOST:
+    if not 0.0 <= fields[0] < math.inf or not 0 <= fields[1] <= limits.NUMBER:
         raise PeerProtocolError("a limit that is none")
     return m.Limits(*fields)
 
@@ -210,6 +232,8 @@ def _parts(values: Sequence[Any]) -> list[tuple[int, int, int]]:
 def _holding(fields: Sequence[Any]) -> m.Holding:
     if [type(field) for field in fields] != [int, int, int, int, int, bool, tuple] or min(fields[:5]) < 0:
         raise PeerProtocolError("the fields of a holding have the wrong types, or are negative")
+    if max(fields[2:4]) > limits.NUMBER or fields[4] > limits.ATTEMPTS:
+        raise PeerProtocolError("a holding of a spec, task or attempt that is none")
     return m.Holding._make((*fields[:6], _ranges(fields[6])))
 
 
@@ -220,7 +244,15 @@ def _register(f: Sequence[Any]) -> m.Register:
 
 
 def _heartbeat(f: Sequence[Any]) -> m.Heartbeat:
+    if len(f[4]) > limits.HELD:
+        raise PeerProtocolError(f"a heartbeat that names more than {limits.HELD} ranges")
     return m.Heartbeat._make((*f[:4], _parts(f[4])))
+
+
+def _registered(f: Sequence[Any]) -> m.Registered:
+    if not all(endpoint.startswith(("tcp://", "ipc://")) and endpoint.isprintable() for endpoint in f[4:6]):
+        raise PeerProtocolError("a lane or inbox that is no endpoint")
+    return m.Registered(*f)
 
 
 def _plain(cls: Callable[..., Message]) -> Callable[[Sequence[Any]], Message]:
@@ -253,7 +285,7 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
     m.Slots: ([int], None),
     m.Leaving: ([], None),
     m.Register: ([str, int, int, int, int, int, str, str, int, int, str, str, bytes, bytes], _register),
-    m.Registered: ([int, int, bool, int, str, str, str, int], None),
+    m.Registered: ([int, int, bool, int, str, str, str, int], _registered),
     m.Refused: ([str, bool], None),
     m.Heartbeat: ([int, int, int, int, tuple], _heartbeat),
     m.HeartbeatReply: ([bool, int, int, int], None),
@@ -264,6 +296,29 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
     m.ListTickets: ([], None),
     m.Tickets: ([bytes], None),
 }
-_DECODERS: dict[int, tuple[Callable[[Sequence[Any]], Message], list[type]]] = {
-    kind: (_SCHEMAS[cls][1] or _plain(cls), _SCHEMAS[cls][0]) for kind, cls in KINDS.items()
-}
+_NUMBERS: dict[str, tuple[int, int]] = {
+    "spec": (0, limits.NUMBER), "first": (0, limits.NUMBER), "lo": (0, limits.TASKS), "hi": (0, limits.TASKS),
+    "priority": (-limits.PRIORITY, limits.PRIORITY), "epoch": (0, limits.EPOCH), "attempt": (0, limits.ATTEMPTS),
+    "slots": (0, limits.SLOTS), "instance": (1, limits.WORD), "valid_s": (0, limits.VALID_S),
+}  # fmt: skip
+"""By name of a field: the least and the most. Any other number is between 0 and 2^64 - 1."""
+
+_SIZES: dict[str, int] = {
+    "name": limits.NAME, "host": limits.HOST, "why": limits.WORDS, "report": limits.REPORT, "role": limits.SHORT,
+    "version": limits.SHORT, "python": limits.SHORT, "lane": limits.ENDPOINT, "inbox": limits.ENDPOINT,
+    "key": KEY_BYTES,
+}  # fmt: skip
+"""By name of a field: how many characters or bytes. Any other may have as many as its frames."""
+
+_Decoder = tuple[Callable[[Sequence[Any]], Message], list[type], list[tuple[int, int, int]], list[tuple[int, int]]]
+
+
+def _decoder(cls: type[Message]) -> _Decoder:
+    schema, build = _SCHEMAS[cls]
+    named = list(enumerate(zip(cls._fields, schema, strict=True)))
+    numbers = [(place, *_NUMBERS.get(name, (0, limits.WORD))) for place, (name, kind) in named if kind is int]
+    sizes = [(place, _SIZES[name]) for place, (name, _) in named if name in _SIZES]
+    return build or _plain(cls), schema, numbers, sizes
+
+
+_DECODERS: dict[type[Message], _Decoder] = {cls: _decoder(cls) for cls in _SCHEMAS}

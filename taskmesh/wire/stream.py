@@ -13,14 +13,15 @@ from collections.abc import Callable
 from struct import Struct
 from typing import NamedTuple, cast
 
+from ..core.limits import BODY, MESSAGE
 from ..core.link import Link
 from ..core.messages import ControlMessage, LinkMessage
 from ..errors import PeerProtocolError
 from .messages import decode, encode
 
 PROTOCOL_VERSION = 1
-MAX_BODY = 256 * 1024 - 64
-MAX_MESSAGE = 1 << 33  # what a peer may make us assemble, 8 GiB
+MAX_BODY = BODY
+MAX_MESSAGE = MESSAGE
 
 LAST, MORE, ACK, NAK = 0, 1, 2, 3
 _ENVELOPE = Struct("<BBIQQQ")
@@ -45,8 +46,8 @@ def open_envelope(frame: bytes) -> Envelope:
     PeerProtocolError
         It is too short, of another protocol version, or has unknown flags.
     """
-    if len(frame) < _ENVELOPE.size:
-        raise PeerProtocolError(f"a frame of {len(frame)} bytes is too short")
+    if not _ENVELOPE.size <= len(frame) <= _ENVELOPE.size + MAX_BODY:
+        raise PeerProtocolError(f"a frame of {len(frame)} bytes is too short or too long")
     version, flags, epoch, incarnation, seq, ack = _ENVELOPE.unpack_from(frame)
     if version != PROTOCOL_VERSION:
         raise PeerProtocolError(f"protocol version {version}, not {PROTOCOL_VERSION}")
@@ -136,6 +137,9 @@ class Stream:
             return None
         if envelope.flags == LAST and not self._parts:
             return cast(LinkMessage, decode(envelope.body))
+        if envelope.flags == MORE and len(envelope.body) != MAX_BODY:
+            self._parts, self._parts_bytes = [], 0
+            raise PeerProtocolError(f"a fragment of {len(envelope.body)} bytes that is not the last")
         self._parts.append(bytes(envelope.body))
         self._parts_bytes += len(envelope.body)
         if envelope.flags == LAST or self._parts_bytes > MAX_MESSAGE:

@@ -10,6 +10,7 @@ from taskmesh.core import messages as m
 from taskmesh.core.ranges import Ranges
 from taskmesh.core.session import LINGER_S, ClientSpec, Session
 from taskmesh.transport.membership import Membership
+from taskmesh.wire.payload import digest_of
 
 from .hub import ADDRESS
 from .process import Process
@@ -63,7 +64,7 @@ class SimulatedClient:
 
     def define(self, body: bytes, priority: int, limits: m.Limits) -> ClientSpec[Ticket]:
         """A function, by a body that also makes its digest."""
-        spec, _ = self.session.define("f", body, body.ljust(16, b"."), None, priority, limits)
+        spec, _ = self.session.define("f", body, digest_of(body), None, priority, limits)
         self._send_unsent()
         self.specs.append(spec)
         if limits.at_most_once:

@@ -12,17 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmesh.core import limits
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.errors import LocalProtocolError, PeerProtocolError
 from taskmesh.wire.messages import KINDS, Message, decode, encode
+from taskmesh.wire.payload import digest_of
 from taskmesh.wire.stream import pack_control, unpack_control
 
 numbers = st.integers(0, 2**61)
-ids = st.integers(0, 2**64 - 1)
+ids = st.integers(1, 2**64 - 1)
 small = st.integers(0, 1000)
 digests = st.binary(min_size=16, max_size=16)
 texts = st.text(max_size=20)
+endpoints = st.sampled_from(["tcp://127.0.0.1:7600", "ipc:///tmp/x/l1"])
 
 
 @st.composite
@@ -78,7 +81,7 @@ def spread(kind: Callable[..., Message]) -> Callable[..., Message]:
 
 MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     m.Spec: st.builds(m.Spec, small, texts, digests, st.just(b""), st.integers(-1000, 1000), LIMITS),
-    m.Body: st.builds(m.Body, digests, st.binary()),
+    m.Body: st.builds(lambda data: m.Body(digest_of(data), data), st.binary()),
     m.Submit: st.builds(lambda s, c: m.Submit(s, c, [(0, c.count)] if s % 2 else []), small, chunks()),
     m.Cancel: st.builds(lambda s, f, r, i: m.Cancel(s, f, r[0], r[1], i), small, numbers, ranges(), st.booleans()),
     m.Retire: st.builds(m.Retire, small),
@@ -120,14 +123,14 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
         texts,
         st.sampled_from([b"", b"k" * 32]),
         st.sampled_from([b"", b"s" * 16]),
-    ),  # fmt: skip
-    m.Registered: st.builds(m.Registered, ids, small, st.booleans(), numbers, texts, texts, texts, numbers),
+    ),
+    m.Registered: st.builds(m.Registered, ids, small, st.booleans(), numbers, endpoints, endpoints, texts, numbers),
     m.Refused: st.builds(m.Refused, texts, st.booleans()),
     m.Heartbeat: st.builds(m.Heartbeat, ids, ids, small, numbers, PARTS),
     m.HeartbeatReply: st.builds(m.HeartbeatReply, st.booleans(), numbers, numbers, numbers),
     m.StatusRequest: st.builds(m.StatusRequest),
     m.StatusReply: st.builds(m.StatusReply, st.binary()),
-    m.CreateTicket: st.builds(m.CreateTicket, texts, texts, st.binary(max_size=40), numbers),
+    m.CreateTicket: st.builds(m.CreateTicket, texts, texts, st.binary(max_size=40), st.integers(0, 2**40)),
     m.RevokeTicket: st.builds(m.RevokeTicket, texts),
     m.ListTickets: st.builds(m.ListTickets),
     m.Tickets: st.builds(m.Tickets, st.binary()),
@@ -223,6 +226,22 @@ def test_a_truncated_message_is_refused(message: Message, data: st.DataObject) -
         msgpack.packb([1, 1, "f", b"d" * 16, b"i" * 15, 0]),
         msgpack.packb([1, -1, "f", b"d" * 16, b"", 0]),
         msgpack.packb([2, b"d" * 70_000, b"body"]),
+        msgpack.packb([2, b"d" * 16, b"body"]),  # the digest of another function
+        msgpack.packb([True, 1, "f", b"d" * 16, b"", 0, [0.0, 0, False]]),  # a kind that equals 1, and is no number
+        msgpack.packb([5.0, 1]),
+        msgpack.packb([1, 1, "f", b"d" * 16, b"", limits.PRIORITY + 1, [0.0, 0, False]]),
+        msgpack.packb([1, 1, "f" * (limits.NAME + 1), b"d" * 16, b"", 0, [0.0, 0, False]]),
+        msgpack.packb([3, 1, [0, 0, 70_000, b"\x01\0\0\0", pack_sizes([70_000]), 1, b"x"]]),  # a leaf of too many
+        msgpack.packb([3, 1, [0, 0, 1, b"\x01\0\0\0", b"", limits.LEAF_TASKS + 1, b"x"]]),
+        msgpack.packb([3, 1, [2**62, 0, 1, b"\x01\0\0\0", b"", 1, b"x"]]),  # a number that no store can keep
+        msgpack.packb([11, 1, 0, [[0, 2**63]]]),  # more offsets than a chunk can have
+        msgpack.packb([31, 1, 0, 1, bytes(limits.REPORT + 1)]),
+        msgpack.packb([34, limits.SLOTS + 1]),
+        msgpack.packb([36, [[1, 1, 1, 0, limits.ATTEMPTS + 1, False, [[0, 1]]]]]),
+        msgpack.packb([43, 1, 1, 1, 0, [[1, 0, 1]] * (limits.HELD + 1)]),
+        msgpack.packb([41, 1, 2**32, False, 0, "tcp://h:1", "tcp://h:2", "1.0", 0]),  # an epoch of 33 bits
+        msgpack.packb([41, 1, 1, False, 0, "http://h:1", "tcp://h:2", "1.0", 0]),
+        msgpack.packb([41, 1, 1, False, 0, "tcp://h:1\0", "tcp://h:2", "1.0", 0]),
         msgpack.packb([33, b""]),
     ],
     ids=repr,
@@ -279,7 +298,8 @@ def test_threads_that_encode_at_the_same_time_get_their_own_message() -> None:
 
     def work(number: int) -> None:
         for _ in range(200):
-            body = m.Body(bytes([number]) * 16, bytes([number]) * 1000)
+            data = bytes([number]) * 1000
+            body = m.Body(digest_of(data), data)
             if decode(encode(body)) != body:
                 wrong.append(number)
 
@@ -289,3 +309,21 @@ def test_threads_that_encode_at_the_same_time_get_their_own_message() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_what_is_announced_costs_nothing_before_it_comes() -> None:
+    nested = b"\xdd\x00\x00\xff\xff" * 800  # arrays of 65,535 in each other
+    tracemalloc.start()
+    with pytest.raises(PeerProtocolError):
+        decode(nested)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 64 << 20
+    assert len(nested) == 4000
+
+
+def test_an_error_does_not_quote_all_that_was_sent() -> None:
+    for body in (msgpack.packb(["x" * 100_000]), msgpack.packb([32, 1, [[b"\0" * 100_000, 1]], []])):
+        with pytest.raises(PeerProtocolError) as caught:
+            decode(body)
+        assert len(str(caught.value)) < 400

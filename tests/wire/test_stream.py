@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from taskmesh.core import messages as m
 from taskmesh.errors import PeerProtocolError
+from taskmesh.wire.payload import digest_of
 from taskmesh.wire.stream import MAX_BODY, Stream, open_envelope
 
-DIGEST = b"d" * 16
+
+def body(data: bytes) -> m.Body:
+    return m.Body(digest_of(data), data)
 
 
 def frames(stream: Stream, now: float = 0.0) -> list[bytes]:
@@ -31,15 +34,15 @@ def pair() -> tuple[Stream, Stream]:
 @pytest.mark.parametrize("size", [0, 1, MAX_BODY - 30, MAX_BODY, MAX_BODY + 1, 3 * MAX_BODY + 5])
 def test_a_message_of_any_size_arrives_whole(size: int) -> None:
     here, there = pair()
-    here.send(m.Body(DIGEST, bytes(size)))
+    here.send(body(bytes(size)))
     here.send(m.Retire(3))
     arrived = [there.receive(open_envelope(frame), 0.0) for frame in frames(here)]
-    assert [message for message in arrived if message] == [m.Body(DIGEST, bytes(size)), m.Retire(3)]
+    assert [message for message in arrived if message] == [body(bytes(size)), m.Retire(3)]
 
 
 def test_no_frame_is_larger_than_256_kib() -> None:
     here, _ = pair()
-    here.send(m.Body(DIGEST, bytes(5 * MAX_BODY)))
+    here.send(body(bytes(5 * MAX_BODY)))
     assert max(map(len, frames(here))) <= 256 * 1024
 
 
@@ -75,18 +78,18 @@ def test_a_full_socket_loses_nothing() -> None:
 
 def test_a_renewed_stream_goes_on_within_a_message() -> None:
     here, there = pair()
-    here.send(m.Body(DIGEST, bytes(3 * MAX_BODY)))
+    here.send(body(bytes(3 * MAX_BODY)))
     first, *_ = frames(here)
     assert there.receive(open_envelope(first), 0.0) is None
     here.renew(7, 2, there.link.seen, 1.0)
     there.renew(7, 2, here.link.seen, 1.0)
     arrived = [there.receive(open_envelope(frame), 1.0) for frame in frames(here, 1.0)]
-    assert arrived[-1] == m.Body(DIGEST, bytes(3 * MAX_BODY))
+    assert arrived[-1] == body(bytes(3 * MAX_BODY))
 
 
 def test_a_new_link_forgets_half_a_message() -> None:
     here, there = pair()
-    here.send(m.Body(DIGEST, bytes(3 * MAX_BODY)))
+    here.send(body(bytes(3 * MAX_BODY)))
     there.receive(open_envelope(frames(here)[0]), 0.0)
     here.renew(8, 1, None, 1.0)
     there.renew(8, 1, None, 1.0)
@@ -121,3 +124,24 @@ def test_any_bytes_are_an_envelope_or_refused(data: bytes) -> None:
         return
     assert data[0] == 1
     assert envelope.flags <= 3
+
+
+def test_fragments_that_are_not_full_are_refused_and_not_kept() -> None:
+    here, there = pair()
+    here.send(body(bytes(MAX_BODY + 100)))
+    first, last = frames(here)
+    short = bytearray(first[:30])
+    with pytest.raises(PeerProtocolError, match="fragment of 0 bytes"):
+        there.receive(open_envelope(bytes(short)), 0.0)
+    with pytest.raises(PeerProtocolError):
+        there.receive(open_envelope(last), 0.0)
+    here.send(m.Retire(3))
+    (frame,) = frames(here)
+    assert there.receive(open_envelope(frame), 0.0) == m.Retire(3)
+
+
+def test_a_frame_that_is_longer_than_any_may_be_is_refused() -> None:
+    here, _ = pair()
+    here.send(body(bytes(2 * MAX_BODY)))
+    with pytest.raises(PeerProtocolError, match="too long"):
+        open_envelope(frames(here)[0] + b"x")
