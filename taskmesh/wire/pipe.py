@@ -8,10 +8,14 @@ tasks that this runner was ever handed. The claim and limit words (`cells`) spea
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from struct import Struct
 from typing import NamedTuple
 
 from ..core.chunk import Chunk
+from ..core.limits import RESULT
+from ..core.messages import Form
+from ..errors import PeerProtocolError
 
 FRAME = Struct("<QB")
 BODY, DROP, DOSE = 1, 2, 3  # daemon to runner
@@ -27,6 +31,8 @@ CLAIM_MOST = (1 << CLAIM_BITS) - 1
 _DOSE = Struct("<QQQQQIIHHHQQQQQdB")
 _OUTCOME = Struct("<QIBd")
 _STOPPED = Struct("<QQ")
+FRAME_MOST = RESULT + (1 << 21)  # bytes of a body: a payload or a blob, and what goes with it
+_FORMS = frozenset({Form.LIST, Form.EACH, Form.ERROR, Form.CANCELLED})  # the others are the daemon's word
 
 Buffers = list[bytes | memoryview]
 
@@ -108,8 +114,18 @@ def pack_outcome(outcome: PipeOutcome) -> Buffers:
 
 
 def unpack_outcome(body: bytes) -> PipeOutcome:
-    """The inverse of `pack_outcome`."""
+    """The inverse of `pack_outcome`. What the hub would refuse is refused here: it travels with outcomes of others.
+
+    Raises
+    ------
+    PeerProtocolError
+        The runner wrote something else. What it runs is a user's, and can write anything.
+    """
+    if len(body) < _OUTCOME.size:
+        raise PeerProtocolError(f"an outcome of {len(body)} bytes")
     at, tasks, form, busy_s = _OUTCOME.unpack_from(body)
+    if form not in _FORMS or not tasks or (form == Form.ERROR and tasks != 1) or not 0.0 <= busy_s < inf:
+        raise PeerProtocolError(f"an outcome of form {form} of {tasks} tasks in {busy_s} s")
     return PipeOutcome(at, tasks, form, busy_s, body[_OUTCOME.size :])
 
 
@@ -119,8 +135,19 @@ def pack_stopped(stopped: PipeStopped) -> Buffers:
 
 
 def unpack_stopped(body: bytes) -> PipeStopped:
-    """The inverse of `pack_stopped`."""
-    return PipeStopped(*_STOPPED.unpack(body))
+    """The inverse of `pack_stopped`.
+
+    Raises
+    ------
+    PeerProtocolError
+        The runner wrote something else.
+    """
+    if len(body) != _STOPPED.size:
+        raise PeerProtocolError(f"a word about dropped tasks of {len(body)} bytes")
+    at, end = _STOPPED.unpack(body)
+    if at >= end:
+        raise PeerProtocolError(f"[{at}, {end}) are no positions")
+    return PipeStopped(at, end)
 
 
 class Frames:
@@ -130,13 +157,22 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, bytes]]:
-        """Add `data` and yield `(kind, body)` of each frame that is now whole."""
+        """Add `data` and yield `(kind, body)` of each frame that is now whole.
+
+        Raises
+        ------
+        PeerProtocolError
+            A frame is longer than any may be; nothing of it is kept.
+        """
         buffer = self._buffer
         buffer += data
         start, end = 0, len(buffer)
         try:
             while end - start >= FRAME.size:
                 size, kind = FRAME.unpack_from(buffer, start)
+                if size > FRAME_MOST:
+                    start = end
+                    raise PeerProtocolError(f"a frame of {size} bytes")
                 if end - start - FRAME.size < size:
                     break
                 body = bytes(memoryview(buffer)[start + FRAME.size : start + FRAME.size + size])

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskmesh.core import messages as m
+from taskmesh.core.limits import ATTEMPTS
 from taskmesh.core.ranges import Ranges, add, overlap
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
@@ -290,6 +291,8 @@ class Plan:
 
     def _on_stopped(self, runner: Runner, said: PipeStopped) -> None:
         """The runner skipped these. What a claim has already taken back is not here any more."""
+        if not said.at == runner.spoken < said.end <= runner.next_at:
+            raise PeerProtocolError(f"runner {runner.number} dropped {said.at} to {said.end}, not its next")
         for handed in [h for h in runner.handed if said.at < h.end and h.at < said.end]:
             self._take_back(runner, max(handed.at, said.at), min(handed.end, said.end))
 
@@ -322,7 +325,7 @@ class Plan:
             self._account(work, hi - lo)
             return []
         blamed = fate == SUSPECT or (fate == STOPPED and runner.doom is not None)
-        return [piece._replace(attempt=piece.attempt + 1, solo=piece.solo or blamed)]
+        return [piece._replace(attempt=min(piece.attempt + 1, ATTEMPTS), solo=piece.solo or blamed)]
 
     # ---- taking back ----------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from taskmesh.core.limits import RESULT
 from taskmesh.core.messages import Form
 from taskmesh.errors import PayloadError
 from taskmesh.wire.payload import ATOMS, describe, dump, dump_each, dump_error
@@ -121,6 +122,11 @@ class Results:
                 self._add(1, Form.ERROR, _unpicklable(error, self._name))
 
     def _add(self, count: int, form: int, blob: bytes) -> None:
+        if len(blob) > RESULT:
+            large = PayloadError(f"the result of {self._name} has {len(blob):,} bytes, and the limit is {RESULT:,}")
+            for _ in range(count):
+                self._add(1, Form.ERROR, dump_error(large))
+            return
         now = perf_counter()
         self._out += pack_outcome(PipeOutcome(self._at, count, form, now - self._run_since, blob))
         self._at += count
