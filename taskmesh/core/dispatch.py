@@ -84,6 +84,8 @@ def _lease(
     state.move([(lo, hi)], Step.DISPATCHED)
     price_s = spec.pace.price_s()
     fence = scheduler.next_fence()
+    while fence in daemon.leases or fence in state.leases:  # a daemon said in its inventory that it has this one
+        fence = scheduler.next_fence()
     daemon.add(Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s, now))
     for digest in (spec.digest, spec.init):
         body = None if digest in daemon.bodies else scheduler.bodies.get(digest)

@@ -18,7 +18,7 @@ from . import messages as m
 from .chunk import Chunk
 from .credit import Pace
 from .lifecycle import State, Step, next_state
-from .ranges import Ranges, add, count, overlap, subtract
+from .ranges import Ranges, count, overlap, subtract, union, within, without
 
 MACHINE_LOST: bytes = msgpack.packb(
     {"kind": "lost", "why": "its worker machine was lost, and it must not be started twice (at_most_once)"}
@@ -82,10 +82,8 @@ class ChunkState:
         for state in _APPLIES[step]:
             held = self.ready if state is State.READY else self.leased
             target = next_state(state, step)
-            fresh: Ranges = []
-            for lo, hi in ranges:
-                fresh += overlap(held, lo, hi)
-                held = subtract(held, lo, hi)
+            fresh = within(held, ranges)
+            held = without(held, ranges) if fresh else held
             if state is State.READY:
                 self.ready = held
             else:
@@ -95,23 +93,21 @@ class ChunkState:
         return moved
 
     def _enter(self, target: State, ranges: Ranges) -> None:
-        for lo, hi in ranges:
-            if target is State.LEASED:
-                self.leased = add(self.leased, lo, hi)
-            elif target is State.READY:
-                self.ready = add(self.ready, lo, hi)
-            elif self.cancelling:
-                self.cancelling = subtract(self.cancelling, lo, hi)
+        if not ranges:
+            return
+        if target is State.LEASED:
+            self.leased = union(self.leased, ranges)
+        elif target is State.READY:
+            self.ready = union(self.ready, ranges)
+        elif self.cancelling:
+            self.cancelling = without(self.cancelling, ranges)
 
     @property
     def left(self) -> Ranges:
         """What has not ended."""
         if not self.ready or not self.leased:
             return self.ready or self.leased
-        left = self.ready
-        for lo, hi in self.leased:
-            left = add(left, lo, hi)
-        return left
+        return union(self.ready, self.leased)
 
     @property
     def ended(self) -> bool:
@@ -168,13 +164,25 @@ class Lease:
         self.ranges = subtract(self.ranges, lo, hi)
         return found
 
+    def take_all(self, ranges: Ranges) -> Ranges:
+        """Remove all of `ranges`; returns what of them was here."""
+        found = within(self.ranges, ranges)
+        self.ranges = without(self.ranges, ranges)
+        return found
+
+    def speaks_of(self, session: int, spec: int, first: int) -> bool:
+        """Whether this is a lease of that chunk."""
+        state = self.state
+        return (state.spec.session, state.spec.number, state.chunk.first) == (session, spec, first)
+
 
 @dataclass(slots=True, eq=False)
 class DaemonState:
     """What the scheduler knows of a daemon: its slots, its leases, and the sum of what it holds.
 
     `local`: it shares the hub's process, and keeps no outcomes. `settled`: outcomes that it may forget, to be told.
-    `stale`: leases from before its last registration, of which its inventory will speak.
+    `stale`: leases from before its last registration, of which its inventory will speak. `repaired`: when it was last
+    sent functions that it had lost.
     """
 
     instance: int
@@ -188,6 +196,7 @@ class DaemonState:
     finished: int = 0
     busy_s: float = 0.0
     strikes: int = 0
+    repaired: dict[bytes, float] = field(default_factory=dict)
     settled: list[tuple[int, int, int]] = field(default_factory=list)
 
     def add(self, lease: Lease) -> None:
@@ -199,8 +208,7 @@ class DaemonState:
             lease.state.leases[lease.fence] = lease
             self.load_s += tasks * lease.price_s
         else:
-            for lo, hi in lease.ranges:
-                known.ranges = add(known.ranges, lo, hi)
+            known.ranges = union(known.ranges, lease.ranges)
             self.load_s += tasks * known.price_s
         self.tasks_out += tasks
 

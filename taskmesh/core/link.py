@@ -4,8 +4,9 @@ Sockets reconnect silently, and what was in them is lost, doubled or reordered. 
 number, starting from 1, and:
 
 1. seq <= seen: dropped. seq > seen + 1: dropped, and `Nak(seen)` asked for at most every 100 ms.
-2. A Nak moves the sender's cursor back to the first message that the peer lacks; so does 1 s without progress,
-   unless the peer is known to have everything (`on_received`) and only may not acknowledge it yet.
+2. A Nak moves the sender's cursor back to the first message that the peer lacks, at most every 50 ms, since each may
+   cost a window of messages; so does 1 s without progress, unless the peer is known to have everything (`on_received`)
+   and only may not acknowledge it yet.
 3. Acknowledgements are cumulative and ride on whatever goes back; when nothing does, one goes alone after 50 ms or
    64 messages. An acknowledgement frees the resend buffer and nothing else.
    What has to be stored first is acknowledged when it is (`permit`).
@@ -24,6 +25,7 @@ WINDOW = 512
 ACK_EVERY = 64
 ACK_DELAY_S = 0.05
 NAK_INTERVAL_S = 0.1
+BACK_INTERVAL_S = NAK_INTERVAL_S / 2
 RESEND_AFTER_S = 1.0
 NEVER = float("inf")
 
@@ -33,6 +35,7 @@ class Link:
 
     __slots__ = (
         "_acked",
+        "_back_at",
         "_cursor",
         "_frames",
         "_nak_at",
@@ -55,6 +58,7 @@ class Link:
         self._owed_since: float | None = None  # when the oldest received but unacknowledged message came
         self._nak_at = -NEVER
         self._wants_nak = False
+        self._back_at = -NEVER  # when a Nak last moved the cursor
 
     # ---- sending --------------------------------------------------------------------------------------------
 
@@ -122,7 +126,8 @@ class Link:
         """The peer lacks what follows `seen`: go back to it."""
         self.on_ack(seen, now)
         self._there = min(self._there, seen)
-        if seen >= self._acked:
+        if seen >= self._acked and now - self._back_at >= BACK_INTERVAL_S:
+            self._back_at = now
             self._cursor = seen + 1
 
     # ---- receiving ------------------------------------------------------------------------------------------
@@ -208,6 +213,7 @@ class Link:
         """
         if not self._acked <= peer_seen <= self.last:
             raise PeerProtocolError(f"cannot resume from {peer_seen}: have {self._acked + 1} to {self.last}")
+        self._back_at = -NEVER
         self.on_nak(peer_seen, now)
 
     def check(self) -> None:

@@ -2,13 +2,14 @@
 
 Work is tracked by ranges because tasks come and go in runs: a chunk of 512 tasks is nearly always one range, and
 stays a handful of them while its pieces are out. Every function returns a new list and keeps the result sorted,
-disjoint and free of empty ranges.
+disjoint and free of empty ranges. Lists that a peer sends are worked through in one go: range by range, a chunk in many
+pieces would cost the square of their number.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Range = tuple[int, int]
 Ranges = list[Range]
@@ -67,13 +68,55 @@ def add(ranges: Ranges, lo: int, hi: int) -> Ranges:
         if i < j:
             lo, hi = min(lo, ranges[i][0]), max(hi, ranges[j - 1][1])
         return [*ranges[:i], (lo, hi), *ranges[j:]]
+    return normal([*ranges, (lo, hi)])
+
+
+def normal(ranges: Iterable[Range]) -> Ranges:
+    """`ranges` in order, those that overlap or touch merged."""
     merged: Ranges = []
-    for a, b in sorted([*ranges, (lo, hi)]):
+    for a, b in sorted(ranges):
         if merged and a <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(b, merged[-1][1]))
         else:
             merged.append((a, b))
     return merged
+
+
+def without(ranges: Ranges, cuts: Sequence[Range]) -> Ranges:
+    """What of `ranges` lies outside all of `cuts`, which may come in any order and overlap."""
+    if len(cuts) <= MANY:
+        for lo, hi in cuts:
+            ranges = subtract(ranges, lo, hi)
+        return ranges
+    left: Ranges = []
+    ordered, start = normal(cuts), 0
+    for a, b in ranges:
+        while start < len(ordered) and ordered[start][1] <= a:
+            start += 1
+        for place in range(start, len(ordered)):
+            lo, hi = ordered[place]
+            if lo >= b:
+                break
+            if a < lo:
+                left.append((a, lo))
+            a = hi
+        if a < b:
+            left.append((a, b))
+    return left
+
+
+def within(ranges: Ranges, parts: Sequence[Range]) -> Ranges:
+    """What of `ranges` lies inside any of `parts`, which may come in any order and overlap."""
+    if len(parts) == 1:
+        return overlap(ranges, *parts[0])
+    return [part for lo, hi in normal(parts) for part in overlap(ranges, lo, hi)]
+
+
+def union(ranges: Ranges, more: Ranges) -> Ranges:
+    """Both together; neighbours are merged."""
+    if len(more) == 1:
+        return add(ranges, *more[0])
+    return normal([*ranges, *more])
 
 
 def _span(ranges: Ranges, lo: int, hi: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from .actions import Send
 from .leases import HUB_LOST, ChunkState, DaemonState, Lease, Piece, SpecState
 from .lifecycle import Step
 from .outbox import Ended
-from .ranges import Ranges, count, overlap, subtract
+from .ranges import Ranges, count, normal, overlap, subtract, without
 from .records import Snapshot
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ class Recovery:
         for key, holdings in self.holdings.items():
             for place, (instance, holding) in enumerate(holdings):
                 if (instance, holding.fence) == (daemon, fence):
-                    left: Ranges = holding.ranges
-                    for lo, hi in ranges:
-                        left = subtract(left, lo, hi)
+                    left: Ranges = without(holding.ranges, ranges)
                     self.holdings[key][place] = instance, holding._replace(ranges=left)
 
     def forget_daemon(self, daemon: int) -> None:
@@ -134,9 +132,7 @@ def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None
     """A daemon holds this: it is its lease if nobody else has it; the rest it is asked to drop."""
     state = scheduler.state(holding.session, holding.spec, holding.first)
     known = daemon.leases.get(holding.fence)
-    unwanted: Ranges = holding.ranges
-    for lo, hi in known.ranges if known else ():
-        unwanted = subtract(unwanted, lo, hi)
+    unwanted = without(normal(holding.ranges), known.ranges if known else ())
     if state is None:
         if may_come(scheduler, holding.session, holding.spec, holding.first):
             scheduler.recovery.remember_holding(daemon.instance, holding)
@@ -144,16 +140,14 @@ def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None
         if holding.session not in scheduler.sessions:
             scheduler.do(Send(daemon.instance, m.Forget(holding.session)))
             return
-    elif known is None or known.state is state:
-        free = [part for lo, hi in unwanted for part in overlap(state.ready, lo, hi)]
-        taken = state.move(free, Step.DISPATCHED)
+    elif known.state is state if known is not None else holding.fence not in state.leases:  # nor is it another's
+        taken = state.move(unwanted, Step.DISPATCHED)
         if taken:
             scheduler.recovery.release(state, taken)
             price_s = state.spec.pace.price_s()
             attempt, solo = holding.attempt, holding.solo
             daemon.add(Lease(holding.fence, daemon.instance, state, taken, attempt, solo, price_s))
-        for lo, hi in taken:
-            unwanted = subtract(unwanted, lo, hi)
+        unwanted = without(unwanted, taken)
     for lo, hi in unwanted:
         scheduler.do(Send(daemon.instance, m.Revoke(holding.fence, lo, hi)))
 

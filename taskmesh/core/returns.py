@@ -15,8 +15,9 @@ from . import recovery
 from .actions import Send
 from .leases import MACHINE_LOST, ChunkState, DaemonState, Lease, Piece
 from .lifecycle import Step
+from .limits import ATTEMPTS
 from .outbox import Ended
-from .ranges import Ranges, count, covers, overlap, subtract
+from .ranges import Ranges, count, covers, overlap, without
 
 if TYPE_CHECKING:
     from .scheduler import Scheduler
@@ -34,20 +35,23 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
     """An outcome, of the lease that holds the tasks or of an earlier one."""
     outcome = entry.outcome
     lease = daemon.leases.get(entry.fence)
+    state = scheduler.state(entry.session, outcome.spec, outcome.first)
+    if _astray(lease, state, entry):
+        scheduler.drop(f"an outcome of no part of its lease, from daemon {daemon.instance:x}")
+        return
     found = lease.take(outcome.lo, outcome.hi) if lease else []
     if lease:
         tasks = daemon.settle(lease, found)
         daemon.finished += tasks
         daemon.busy_s += entry.busy_s
     origin = Ended(outcome, daemon.instance, entry.fence, outcome.lo, outcome.hi)
-    state = scheduler.state(entry.session, outcome.spec, outcome.first)
     if state is None and recovery.may_come(scheduler, entry.session, outcome.spec, outcome.first):
         scheduler.recovery.remember_outcome(daemon.instance, entry)
         return
     moved: Ranges = []
-    if state is not None and outcome.hi <= state.chunk.count:
+    if state is not None:
         current = bool(lease and found and lease.state is state)
-        moved = _book(scheduler, state, outcome, current)
+        moved = _book(scheduler, state, outcome, found if current else None)
     if not moved or state is None:
         scheduler.deliveries.duplicate(entry.session, origin)
         return
@@ -57,8 +61,17 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
         scheduler.revoke(state, moved)  # a copy is elsewhere
 
 
-def _book(scheduler: Scheduler, state: ChunkState, outcome: m.Outcome, current: bool) -> Ranges:
-    """A success counts from any dispatch; a failure from the lease that holds the task.
+def _astray(lease: Lease | None, state: ChunkState | None, entry: m.Finished) -> bool:
+    """Whether an outcome cannot be one of its lease: taking that for it would leave tasks that nobody has."""
+    outcome = entry.outcome
+    if lease is not None and not lease.speaks_of(entry.session, outcome.spec, outcome.first):
+        return True
+    chunk = lease.state.chunk if lease is not None else state.chunk if state is not None else None
+    return chunk is not None and outcome.hi > chunk.count
+
+
+def _book(scheduler: Scheduler, state: ChunkState, outcome: m.Outcome, found: Ranges | None) -> Ranges:
+    """A success counts from any dispatch; a failure from the lease that holds the task, which was `found` in it.
 
     What is held since the start of this hub nobody has dispatched since: there a failure counts, too.
     """
@@ -67,13 +80,15 @@ def _book(scheduler: Scheduler, state: ChunkState, outcome: m.Outcome, current: 
         moved = state.move(ranges, Step.SUCCEEDED)
         scheduler.totals.done += count(moved)
         return moved
-    if not current:
+    if found is not None:
+        ranges = found
+    else:
         ranges = overlap(state.ready, outcome.lo, outcome.hi) if state in scheduler.recovery.held else []
     if outcome.form == m.Form.CANCELLED:
         moved = state.move(ranges, Step.CANCELLED)
         scheduler.totals.cancelled += count(moved)
     else:
-        moved = state.move(ranges, Step.FAILED if current else Step.LOST)
+        moved = state.move(ranges, Step.LOST if found is None else Step.FAILED)
         scheduler.totals.failed += count(moved)
     return moved
 
@@ -129,6 +144,7 @@ def requeue(
     if started and spec.limits.at_most_once:
         lose(scheduler, state, [part for lo, hi in ranges for part in overlap(state.leased, lo, hi)], MACHINE_LOST)
         return
+    attempt = min(attempt, ATTEMPTS)  # a daemon's inventory may say any number
     returned = state.move(ranges, Step.RETURNED)
     scheduler.cancel_ready(state, [part for lo, hi in returned for part in overlap(state.cancelling, lo, hi)])
     for lo, hi in reversed([part for a, b in returned for part in overlap(state.ready, a, b)]):
@@ -141,7 +157,7 @@ def on_give_back(scheduler: Scheduler, daemon: DaemonState, back: m.GiveBack) ->
     if lease is None:
         scheduler.recovery.no_longer_holds(daemon.instance, back.fence, back.returned)
         return
-    found = [part for lo, hi in back.returned for part in lease.take(lo, hi)]
+    found = lease.take_all(back.returned)
     daemon.settle(lease, found)
     state, spec = lease.state, lease.state.spec
     requeue(scheduler, state, found, lease.attempt, lease.solo)
@@ -155,9 +171,7 @@ def on_inventory(scheduler: Scheduler, daemon: DaemonState, inventory: m.Invento
     scheduler.hungry.add(daemon.instance)
     held = {holding.fence: holding.ranges for holding in inventory.holdings}
     for lease in [daemon.leases[fence] for fence in daemon.stale if fence in daemon.leases]:
-        lost = lease.ranges
-        for lo, hi in held.get(lease.fence, []):
-            lost = subtract(lost, lo, hi)
+        lost = without(lease.ranges, held.get(lease.fence, []))
         take_back(scheduler, daemon, lease, lost, lease.attempt + 1, started=True)
     daemon.stale.clear()
     scheduler.recovery.forget_daemon(daemon.instance)
@@ -169,6 +183,6 @@ def take_back(
     scheduler: Scheduler, daemon: DaemonState, lease: Lease, ranges: Ranges, attempt: int, started: bool = False
 ) -> None:
     """Ranges of a lease are not with its daemon any more."""
-    found = [part for lo, hi in ranges for part in lease.take(lo, hi)]
+    found = lease.take_all(ranges)
     daemon.settle(lease, found)
     requeue(scheduler, lease.state, found, attempt, lease.solo, started)

@@ -18,8 +18,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+from .limits import printable
 from .messages import Register
-from .ranges import Ranges, add
+from .ranges import Ranges, normal
 
 LANE_GRACE_S = 0.5
 SUSPECT_AFTER_S = 3.0
@@ -93,9 +94,9 @@ class Roster:
             return None
         self._epochs += 1
         peer = Peer(
-            request.instance, request.role, request.name, request.host, request.pid, request.slots,
-            self._epochs, request.attempt, NEVER if local else now, known.joined_at if known else now,
-            self._dead_after_s, confirmed=local,
+            request.instance, request.role, printable(request.name), printable(request.host),
+            request.pid, request.slots, self._epochs, request.attempt, NEVER if local else now,
+            known.joined_at if known else now, self._dead_after_s, confirmed=local,
         )  # fmt: skip
         self.peers[request.instance] = peer
         self._watch(peer)
@@ -118,8 +119,8 @@ class Roster:
         """What a daemon's runners hold, as `(fence, lo, hi)`."""
         held: dict[int, Ranges] = {}
         for fence, lo, hi in parts:
-            held[fence] = add(held.get(fence, []), lo, hi)
-        peer.held = held
+            held.setdefault(fence, []).append((lo, hi))
+        peer.held = {fence: normal(ranges) for fence, ranges in held.items()}
 
     def lane_down(self, instance: int, epoch: int, now: float) -> None:
         """The lane of a registration was disconnected."""

@@ -50,10 +50,12 @@ from .deliveries import Deliveries
 from .dispatch import dispatch
 from .leases import ChunkState, DaemonState, Piece, SpecState
 from .lifecycle import Step
+from .limits import SPECS, printable
 from .outbox import Ended, Outbox
-from .ranges import Ranges, add, count, overlap, subtract
+from .ranges import Ranges, count, normal, overlap, union, without
 from .ready import ReadyQueue
 from .recall import RECALL_AFTER_S, move_queued, recall
+from .repairs import Repairs
 from .roster import DEAD_AFTER_S, NEVER, Peer, Roster
 from .statistics import Statistics
 
@@ -145,6 +147,7 @@ class Scheduler:
         self.rate = audit.Rate(now)
         self._actions: list[Action] = []
         self.deliveries = Deliveries(self.sessions, self.daemons, durable, self.do)
+        self.repairs = Repairs(self.bodies, self.daemons, self.do)
         self._events: dict[type[Any], Callable[[Any, float], None]] = {
             Received: self._on_received,
             Joined: self._on_joined,
@@ -170,7 +173,7 @@ class Scheduler:
             m.Strike: partial(returns.on_strike, self),
             m.GiveBack: partial(returns.on_give_back, self),
             m.Inventory: partial(returns.on_inventory, self),
-            m.NeedBody: self._on_need_body,
+            m.NeedBody: self.repairs.on_need_body,
             m.Slots: self._on_slots,
             m.Leaving: self._on_leaving,
         }
@@ -194,7 +197,7 @@ class Scheduler:
 
     def next_deadline(self) -> float:
         """When `Tick` is due if nothing else happens."""
-        deadline = min(self.roster.next_deadline(), self._recall_at, self.recovery.until)
+        deadline = min(self.roster.next_deadline(), self._recall_at, self.recovery.until, self.repairs.due)
         return min(deadline, *self._gone.values()) if self._gone else deadline
 
     def restore(self, snapshot: r.Snapshot, now: float) -> None:
@@ -215,7 +218,7 @@ class Scheduler:
         if why:
             self.totals.refused_peers += 1
             self._actions += [
-                Note(logging.WARNING, f"refused {request.role} {request.name}: {why}"),
+                Note(logging.WARNING, f"refused {printable(request.role)} {printable(request.name)}: {why}"),
                 Refuse(why),
             ]
             return
@@ -357,14 +360,18 @@ class Scheduler:
         elif daemon is not None and type(message) in self._from_daemon:
             self._from_daemon[type(message)](daemon, message)
         else:
-            self._drop(f"{type(message).__name__} from peer {instance:x}, which may not send it")
+            self.drop(f"{type(message).__name__} from peer {instance:x}, which may not send it")
 
-    def _drop(self, text: str) -> None:
+    def drop(self, text: str) -> None:
+        """A peer sent what it may not, or what makes no sense: count it."""
         self._actions.append(Dropped(text))
 
     def _on_spec(self, session: Session, spec: m.Spec) -> None:
         self._pass_over(session, spec.spec)
         if spec.spec in session.specs:
+            return
+        if len(session.specs) >= SPECS:
+            self.drop(f"function {spec.spec} from session {session.instance:x}, which has {SPECS} already")
             return
         session.specs[spec.spec] = SpecState(
             session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits
@@ -380,7 +387,8 @@ class Scheduler:
         spec = session.specs.get(submit.spec)
         chunk = submit.chunk
         if spec is None:
-            self._drop(f"a chunk of unknown spec {submit.spec} from session {session.instance:x}")
+            self.drop(f"a chunk of unknown spec {submit.spec} from session {session.instance:x}")
+            self._reject(session, submit, f"the hub has no function {submit.spec}: a session may have {SPECS}")
             return
         left: Ranges = list(submit.left) or [(0, chunk.count)]
         if chunk.first < spec.submitted:
@@ -390,7 +398,7 @@ class Scheduler:
         spec.submitted = max(spec.submitted, chunk.first + chunk.count)
         why = self._why_not(spec)
         if why is not None:
-            self._actions.append(Send(session.instance, m.Rejected(spec.number, chunk.first, why)))
+            self._reject(session, submit, why)
             return
         state = ChunkState(spec, chunk, left)
         spec.chunks[chunk.first] = state
@@ -404,18 +412,18 @@ class Scheduler:
             self.recovery.hold(pieces)
             recovery.match(self, state)
 
+    def _reject(self, session: Session, submit: m.Submit, why: str) -> None:
+        self._actions.append(Send(session.instance, m.Rejected(submit.spec, submit.chunk.first, why)))
+
     def _unheard_of(self, session: Session, spec: SpecState, submit: m.Submit) -> Ranges:
         """What of a chunk that is offered again is neither here nor on its way to the client.
 
         It was rejected, and that word was lost with the link: the client has heard everything that it acknowledged
         before it offered anything again.
         """
-        left: Ranges = list(submit.left)
-        if submit.chunk.first in spec.chunks:
+        if submit.chunk.first in spec.chunks or not submit.left:
             return []
-        for lo, hi in session.outbox.pending(spec.number, submit.chunk.first) if left else ():
-            left = subtract(left, lo, hi)
-        return left
+        return without(list(submit.left), session.outbox.pending(spec.number, submit.chunk.first))
 
     def _why_not(self, spec: SpecState) -> str | None:
         """Why a new chunk cannot be taken."""
@@ -433,15 +441,16 @@ class Scheduler:
             )
             return
         leased = overlap(state.leased, cancel.lo, cancel.hi)
-        for lo, hi in leased:
-            state.cancelling = add(state.cancelling, lo, hi)
+        state.cancelling = union(state.cancelling, leased)
         self.cancel_ready(state, overlap(state.ready, cancel.lo, cancel.hi))
         self.revoke(state, leased, cancel.interrupt)
 
     def revoke(self, state: ChunkState, ranges: Ranges, interrupt: bool = False) -> None:
-        for lease in state.leases.values():
-            for lo, hi in ranges:
-                for a, b in overlap(lease.ranges, lo, hi):
+        """Ask whoever holds any of `ranges` to give it back."""
+        ranges = normal(ranges)
+        for lease in state.leases.values() if ranges else ():
+            for lo, hi in lease.ranges:
+                for a, b in overlap(ranges, lo, hi):
                     self._actions.append(Send(lease.daemon, m.Revoke(lease.fence, a, b, interrupt)))
 
     def cancel_ready(self, state: ChunkState, ranges: Ranges) -> None:
@@ -510,11 +519,7 @@ class Scheduler:
             self.deliveries.persist(r.DropBody(digest))
             for daemon in self.daemons.values():
                 daemon.bodies.discard(digest)
-
-    def _on_need_body(self, daemon: DaemonState, need: m.NeedBody) -> None:
-        body = self.bodies.get(need.digest)
-        if body is not None:
-            self._actions.append(Send(daemon.instance, m.Body(need.digest, body)))
+                daemon.repaired.pop(digest, None)
 
     def _on_slots(self, daemon: DaemonState, slots: m.Slots) -> None:
         daemon.slots = max(0, slots.slots)
@@ -556,6 +561,7 @@ class Scheduler:
             self._see_off(self.roster.peers[instance])
         if now >= self.recovery.until:
             recovery.finish(self)
+        self.repairs.tick(now)
         for instance in [i for i, until in self._gone.items() if now >= until]:
             session = self.sessions[instance]
             self._actions.append(Note(logging.INFO, f"client {session.name} on {session.host} did not come back"))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from taskmesh.core.ranges import Ranges, add, count, covers, overlap, subtract
+from taskmesh.core.ranges import Ranges, add, count, covers, normal, overlap, subtract, union, within, without
 
 BOUND = st.integers(0, 30)
 
@@ -87,3 +87,22 @@ def test_many_ranges_are_searched_and_come_out_as_few_do(model: set[int], lo: in
         assert offsets(result) == expected
         assert all(a < b for a, b in result) and all(a[1] <= b[0] for a, b in itertools.pairwise(result))
     assert ranges == kept, "the old list is left alone"
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 5)), max_size=30)
+
+
+@settings(max_examples=300)
+@given(PAIRS, PAIRS)
+def test_many_at_once_come_out_as_one_by_one(ours: list[tuple[int, int]], theirs: list[tuple[int, int]]) -> None:
+    ranges = normal((lo, lo + length) for lo, length in ours)
+    other = [(lo, lo + length) for lo, length in theirs]
+    a, b = offsets(ranges), offsets(other)
+    for result, expected in (
+        (without(ranges, other), a - b),
+        (within(ranges, other), a & b),
+        (union(ranges, normal(other)), a | b),
+    ):
+        assert offsets(result) == expected
+        assert all(lo < hi for lo, hi in result)
+        assert all(x[1] <= y[0] for x, y in itertools.pairwise(result))

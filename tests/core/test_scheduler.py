@@ -125,6 +125,7 @@ def test_a_chunk_whose_function_never_came_is_rejected(world: World) -> None:
 def test_a_missing_function_is_sent_again(world: World) -> None:
     leased(world, 1)
     world.hears(DAEMON, m.NeedBody(DIGEST))
+    world.tick()
     world.expect_send(DAEMON, m.Body(DIGEST, b"body"))
 
 
