@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ..errors import AddressError, HubUnreachable, RegistrationRefused, StoreError, TaskmeshError
+from ..errors import (
+    AddressError,
+    HubUnreachable,
+    KeysError,
+    RegistrationRefused,
+    StoreError,
+    TaskmeshError,
+    TicketError,
+)
 
 BY_SIGNAL = 128  # plus the number of the signal: 130 for Ctrl-C, 143 for SIGTERM
 
@@ -19,6 +27,7 @@ class ExitCode(IntEnum):
     REFUSED = 4
     ADDRESS = 5
     STORE = 6
+    KEYS = 7
 
 
 class CommandError(Exception):
@@ -39,4 +48,6 @@ def code_of(error: TaskmeshError) -> ExitCode:
         return ExitCode.USAGE
     if isinstance(error, StoreError):
         return ExitCode.STORE
+    if isinstance(error, KeysError | TicketError):
+        return ExitCode.KEYS
     return ExitCode.FAILED

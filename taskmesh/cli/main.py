@@ -14,7 +14,7 @@ from rich.text import Text
 
 from .. import __version__
 from ..errors import TaskmeshError
-from . import hub, status, worker
+from . import hub, status, ticket, worker
 from .exits import BY_SIGNAL, CommandError, ExitCode, code_of
 from .options import examples, paragraphs
 
@@ -27,11 +27,13 @@ EPILOG = "\n\n".join(
             ("taskmesh worker tcp://127.0.0.1:5555", "In another: a worker for each core."),
             ("TASKMESH_HUB=tcp://127.0.0.1:5555 python script.py", "A script that calls f.submit and names no mesh."),
             ("taskmesh status", "What is going on."),
+            ("taskmesh ticket create --role client --name laptop", "Let somebody else in."),
         ),
         " ",
-        "Every option can be set by an environment variable, shown beside it.",
+        "Options can be set by the environment variables that are shown beside them.",
         "[bold]Exit codes[/]: 0 done; 1 failed; 2 wrong usage or address; 3 no hub answers; "
-        "4 the hub refused; 5 cannot listen there; 130, 143 stopped at once by a second Ctrl-C or SIGTERM.",
+        "4 the hub refused; 5 cannot listen there; 6 the store cannot be used; 7 keys or a ticket cannot be used; "
+        "130, 143 stopped at once by a second Ctrl-C or SIGTERM.",
     ]
 )
 
@@ -46,6 +48,7 @@ for verb in (hub, worker, status):
     name = verb.__name__.rpartition(".")[2]
     run = getattr(verb, name)
     app.command(name, help=paragraphs(run.__doc__), epilog=verb.EXAMPLES)(run)
+app.add_typer(ticket.app, name="ticket")
 
 
 def _version(asked: bool) -> None:

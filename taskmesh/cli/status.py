@@ -11,8 +11,11 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from .. import __version__
-from ..errors import HubUnreachable, PeerProtocolError, RegistrationRefused
+from ..core.messages import StatusReply, StatusRequest
+from ..errors import RegistrationRefused
+from ..security.ticket import Ticket
 from ..transport.endpoints import Address, parse_address
+from .asking import ask, no_hub
 from .logs import printable
 from .options import DEFAULT_HUB, examples
 
@@ -60,15 +63,15 @@ def status(
     address = parse_address(hub)
     console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
     if not watch:
-        _print(console, ask(address, timeout), as_json)
+        _print(console, _document(address, None, timeout), as_json)
     elif as_json or not console.is_terminal:
         while True:
-            _print(console, ask(address, timeout), as_json)
+            _print(console, _document(address, None, timeout), as_json)
             time.sleep(watch)
     else:
         with Live(console=console, auto_refresh=False, screen=True) as live:
             while True:
-                live.update(_tables(ask(address, timeout)), refresh=True)
+                live.update(_tables(_document(address, None, timeout)), refresh=True)
                 time.sleep(watch)
 
 
@@ -90,41 +93,13 @@ def _tables(document: dict[str, Any]) -> Group:
     return tables(document)
 
 
-def ask(address: Address, timeout: float) -> dict[str, Any]:
-    """The hub's status document.
-
-    Raises
-    ------
-    HubUnreachable
-        No answer within `timeout` seconds.
-    RegistrationRefused
-        What answers is no hub of this release.
-    """
-    import zmq
-
-    from ..core import messages as m
-    from ..transport.diagnosis import diagnose
-    from ..transport.sockets import make
-    from ..wire.stream import pack_control, unpack_control
-
-    context = zmq.Context()
+def _document(address: Address, ticket: Ticket | None, timeout: float) -> dict[str, Any]:
+    """The hub's status document."""
+    reply = ask(address, ticket, StatusRequest(), timeout)
     try:
-        sock = make(context, zmq.REQ)
-        sock.setsockopt(zmq.IPV6, "[" in address.control)
-        sock.connect(address.control)
-        sock.send(pack_control(m.StatusRequest()))
-        if not sock.poll(int(timeout * 1000)):
-            raise HubUnreachable(f"no hub answered at {address} within {timeout:g} s: {diagnose(address)}")
-        reply = unpack_control(sock.recv())
-        if isinstance(reply, m.Refused):
-            raise RegistrationRefused(printable(reply.why))
-        document = json.loads(reply.document) if isinstance(reply, m.StatusReply) else None
-    except (PeerProtocolError, ValueError) as error:
-        raise RegistrationRefused(
-            f"what answers at {address} is no hub of this release ({printable(str(error))})"
-        ) from error
-    finally:
-        context.destroy(linger=0)
+        document = json.loads(reply.document) if isinstance(reply, StatusReply) else None
+    except ValueError as error:
+        raise no_hub(address, str(error)) from error
     if not isinstance(document, dict):
-        raise RegistrationRefused(f"what answers at {address} is no hub of this release")
+        raise no_hub(address)
     return document

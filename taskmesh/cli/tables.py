@@ -83,6 +83,21 @@ def _clients(d: dict[str, Any]) -> Table | Text:
     return table
 
 
+def ticket_table(entries: list[dict[str, str]]) -> Table:
+    """A hub's tickets, as `Keyring` lists them."""
+    table = _table(f"Tickets: {len(entries)}", "name", "role", "state", "created", "expires", "key")
+    for entry in entries:
+        state = entry["state"]
+        table.add_row(
+            _text(entry["name"]), _text(entry["role"]), Text(printable(state), style=TICKET_STYLES.get(state, "dim")),
+            _text(entry["created"]), _text(entry["expires"]), _text(entry["fingerprint"]),
+        )  # fmt: skip
+    return table
+
+
+TICKET_STYLES = {"good": "green", "expired": "yellow"}
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:

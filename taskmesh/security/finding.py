@@ -45,7 +45,12 @@ class Found(NamedTuple):
 
 
 def find_ticket(address: Address | None, role: Role, explicit: str | None) -> Ticket:
-    """The ticket to use at a hub.
+    """The ticket to use at a hub; parameters and errors are those of `find`."""
+    return find(address, role, explicit).ticket
+
+
+def find(address: Address | None, role: Role, explicit: str | None) -> Found:
+    """The ticket to use at a hub, and where it is.
 
     Parameters
     ----------
@@ -63,7 +68,7 @@ def find_ticket(address: Address | None, role: Role, explicit: str | None) -> Ti
     """
     named = explicit or os.environ.get("TASKMESH_TICKET")
     if named:
-        return _named(named, role)
+        return _named(Path(named).expanduser(), role)
     candidates = [found for found in _candidates(address, role) if address is None or found.is_for(address)]
     if not candidates:
         raise NoTicket(_nothing(address, role))
@@ -73,17 +78,17 @@ def find_ticket(address: Address | None, role: Role, explicit: str | None) -> Ti
     good = [found for found in candidates if found.ticket.objection(now) is None]
     best = DOES_FOR[role]
     chosen = min(good or candidates, key=lambda f: (best.index(f.ticket.role), not f.own, -_changed(f.path)))
-    return chosen.ticket if good else read_ticket(chosen.path)  # which says what is wrong with it
+    return chosen if good else chosen._replace(ticket=read_ticket(chosen.path))  # which says what is wrong with it
 
 
-def _named(path: str, role: Role) -> Ticket:
-    ticket = read_ticket(Path(path).expanduser())
+def _named(path: Path, role: Role) -> Found:
+    ticket = read_ticket(path)
     if ticket.role not in DOES_FOR[role]:
         raise TicketError(
             f"{path}: the ticket {ticket.name!r} is one for role {ticket.role}, and here one for {role} is needed: "
             f"{remedy(role)}"
         )
-    return ticket
+    return Found(path, False, ticket, parse_address(ticket.hub))
 
 
 def _candidates(address: Address | None, role: Role) -> Iterable[Found]:

@@ -1,0 +1,127 @@
+"""Asking a hub one question over its control channel, with a ticket or without."""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from ..core.access import Role
+from ..core.messages import ControlMessage, Refused
+from ..errors import HubUnreachable, PeerProtocolError, RegistrationRefused
+from ..security.finding import NoTicket, find_ticket
+from ..security.ticket import Ticket
+from ..transport.diagnosis import TIMEOUT_S, diagnose
+from ..transport.endpoints import Address
+from .logs import printable
+
+if TYPE_CHECKING:
+    from ..transport.handshake import HandshakeWatch
+    from ..transport.sockets import Socket
+
+
+def ask(address: Address, ticket: Ticket | None, message: ControlMessage, timeout: float) -> ControlMessage:
+    """The hub's reply.
+
+    Parameters
+    ----------
+    address
+        The hub's.
+    ticket
+        Who asks; None where there are no keys.
+    message
+        The question.
+    timeout
+        How long to wait for the reply, in seconds.
+
+    Raises
+    ------
+    HubUnreachable
+        No answer within `timeout` seconds.
+    RegistrationRefused
+        The hub refuses this ticket or this question, or what answers is no hub of this release.
+    """
+    import zmq
+
+    from ..transport.handshake import HandshakeWatch
+    from ..transport.sockets import connect, make
+    from ..wire.stream import pack_control, unpack_control
+
+    context = zmq.Context()
+    try:
+        sock = make(context, zmq.REQ)
+        watch = HandshakeWatch(sock, ticket is not None)
+        if ticket is not None:
+            sock.curve_serverkey = ticket.hub_key.encode()
+            sock.curve_publickey = ticket.public_key.encode()
+            sock.curve_secretkey = ticket.secret_key.encode()
+        connect(sock, address.control)
+        sock.send(pack_control(message))
+        reply = unpack_control(_reply(sock, watch, address, timeout))
+    except PeerProtocolError as error:
+        raise no_hub(address, str(error)) from error
+    finally:
+        context.destroy(linger=0)
+    if isinstance(reply, Refused):
+        raise RegistrationRefused(printable(reply.why))
+    return reply
+
+
+def _reply(sock: Socket, watch: HandshakeWatch, address: Address, timeout: float) -> bytes:
+    import zmq
+
+    poller = zmq.Poller()
+    poller.register(sock, zmq.POLLIN)
+    poller.register(watch.monitor, zmq.POLLIN)
+    end = time.monotonic() + timeout
+    while (left := end - time.monotonic()) > 0:
+        ready = dict(poller.poll(math.ceil(left * 1000)))
+        if sock in ready:
+            data: bytes = sock.recv()
+            return data
+        why = watch.failure()
+        if why is not None:
+            raise RegistrationRefused(f"no connection with the hub at {address}: {why}")
+    raise HubUnreachable(f"no hub answered at {address} within {timeout:g} s: {diagnose(address)}")
+
+
+def no_hub(address: Address, why: str = "") -> RegistrationRefused:
+    """The error that means: what answers is something else."""
+    detail = f" ({printable(why)})" if why else ""
+    return RegistrationRefused(f"what answers at {address} is no hub of this release{detail}")
+
+
+def ticket_for(address: Address, roles: list[Role], explicit: str | None, insecure: bool) -> Ticket | None:
+    """The ticket to ask a hub with; None if it needs none.
+
+    Parameters
+    ----------
+    address
+        The hub's.
+    roles
+        What for, best first.
+    explicit
+        The path that was given, if any.
+    insecure
+        Whether to do without.
+
+    Raises
+    ------
+    HubUnreachable
+        There is no ticket, and nobody at the address either, which is the better thing to say.
+    TicketError
+        There is no ticket, or it cannot be used.
+    """
+    if insecure or address.scheme == "ipc":
+        return None
+    for role in roles[-1:] if explicit else roles:  # what was given is taken, if it does at all
+        try:
+            return find_ticket(address, role, explicit)
+        except NoTicket as error:
+            missing = error
+    try:
+        socket.create_connection((address.host, address.port), timeout=TIMEOUT_S).close()
+    except OSError:
+        raise HubUnreachable(f"no hub answered at {address}: {diagnose(address)}") from None
+    raise missing

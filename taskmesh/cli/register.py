@@ -1,0 +1,152 @@
+"""Where a hub's tickets are recorded, as `taskmesh ticket` finds it: with the hub if it runs, in its files if not."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..core import messages as m
+from ..core.access import Role
+from ..errors import KeysError
+from ..security.finding import NoTicket, find
+from ..security.keyring import HUB_KEY, Keyring, KeysInUse, document
+from ..security.places import default_keys_directory
+from ..security.ticket import Ticket, load_ticket
+from ..transport.endpoints import Address, parse_address
+from .asking import ask, no_hub
+from .exits import CommandError, ExitCode
+from .options import DEFAULT_HUB
+
+SHOWN = ("name", "role", "state", "created", "expires", "fingerprint")
+Entries = list[dict[str, str]]
+Request = m.CreateTicket | m.RevokeTicket | m.ListTickets
+
+
+class Where(NamedTuple):
+    """What was said of where the register is: a keys directory, a hub's address, an admin ticket, a time to wait."""
+
+    keys: str | None
+    hub: str | None
+    ticket: str | None
+    timeout_s: float
+
+
+class Register(Protocol):
+    """The tickets of one hub."""
+
+    running: bool
+    """Whether the hub runs, and so acts at once."""
+
+    def advertised(self) -> tuple[str, str]:
+        """The address and the public key of the hub, for a new ticket."""
+
+    def change(self, request: Request, change: Callable[[Keyring], object]) -> Entries:
+        """Have a hub do what is requested, or change its files; all tickets as they are then."""
+
+
+class Files:
+    """The register of a hub that does not run."""
+
+    running = False
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def advertised(self) -> tuple[str, str]:
+        """See `Register`."""
+        for role in Role:
+            path = self._keyring.ticket_path(role.value)
+            if path.exists():
+                return load_ticket(path).hub, self._keyring.public_key
+        raise KeysError(f"no ticket in {self._keyring.directory} tells the hub's address: say it with --address")
+
+    def change(self, request: Request, change: Callable[[Keyring], object]) -> Entries:
+        """See `Register`."""
+        change(self._keyring)
+        return document(self._keyring.grants, time.time())
+
+
+class Running:
+    """The register of a hub that runs, or should."""
+
+    running = True
+
+    def __init__(self, address: Address, ticket: Ticket, timeout_s: float) -> None:
+        self._address = address
+        self._ticket = ticket
+        self._timeout_s = timeout_s
+
+    def advertised(self) -> tuple[str, str]:
+        """See `Register`."""
+        return self._ticket.hub, self._ticket.hub_key
+
+    def change(self, request: Request, change: Callable[[Keyring], object]) -> Entries:
+        """See `Register`."""
+        reply = ask(self._address, self._ticket, request, self._timeout_s)
+        entries = _entries(reply.document) if isinstance(reply, m.Tickets) else None
+        if entries is None:
+            raise no_hub(self._address)
+        return entries
+
+
+def _entries(data: bytes) -> Entries | None:
+    """A hub's list of tickets, if it is one."""
+    try:
+        listed: Any = json.loads(data)
+        return [{key: str(entry[key]) for key in SHOWN} for entry in listed]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+@contextmanager
+def register_of(where: Where) -> Iterator[Register]:
+    """The register that is meant.
+
+    Raises
+    ------
+    KeysError, TicketError
+        There is none, or it cannot be used.
+    CommandError
+        The hub that was named has no tickets.
+    """
+    address = parse_address(where.hub) if where.hub else None
+    if address is not None and address.scheme == "ipc":
+        raise CommandError(
+            ExitCode.USAGE, f"a hub at {address} has no tickets: whoever may enter its directory may join"
+        )
+    directory, ticket = _place(where, address)
+    if directory is not None:
+        try:
+            keyring = Keyring.open(directory)
+        except KeysInUse:
+            if ticket is None:
+                ticket = find(address, Role.ADMIN, str(directory / f"{Role.ADMIN}.ticket")).ticket
+        else:
+            with closing(keyring):
+                yield Files(keyring)
+            return
+    assert ticket is not None
+    yield Running(address or parse_address(ticket.hub), ticket, where.timeout_s)
+
+
+def _place(where: Where, address: Address | None) -> tuple[Path | None, Ticket | None]:
+    """The keys directory if it is on this machine, and the admin ticket if there is one; one of them, at least."""
+    if where.keys:
+        directory = Path(where.keys)
+        if not os.path.exists(directory / HUB_KEY):
+            raise KeysError(f"{directory} is no keys directory of a hub: there is no {HUB_KEY} in it")
+        return directory, find(address, Role.ADMIN, where.ticket).ticket if where.ticket else None
+    try:
+        found = find(address, Role.ADMIN, where.ticket)
+    except NoTicket:
+        directory = default_keys_directory(address or parse_address(DEFAULT_HUB))
+        if (address is None or address.is_local) and os.path.exists(directory / HUB_KEY):
+            return directory, None  # the admin ticket is kept elsewhere
+        raise
+    home = found.path.parent
+    return home if os.path.exists(home / HUB_KEY) else None, found.ticket
