@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .access import LOCAL, Grant
 from .messages import LinkMessage, Register
 from .records import Record
 
@@ -16,10 +17,14 @@ class Received(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """A registration request; `local`: of a daemon in the hub's process. The answer is `Admit`, `Refuse` or `Again`."""
+    """A registration request; `local`: of a daemon in the hub's process. The answer is `Admit`, `Refuse` or `Again`.
+
+    `holder`: the ticket that it came with.
+    """
 
     request: Register
     local: bool = False
+    holder: Grant = LOCAL
 
 
 class LaneDown(NamedTuple):
@@ -33,6 +38,13 @@ class NoLane(NamedTuple):
     """No lane could be opened for an instance that was just admitted: it has not joined after all."""
 
     instance: int
+
+
+class Revoked(NamedTuple):
+    """A ticket is good no more, and `why`: whoever came with it has to go."""
+
+    ticket: str
+    why: str
 
 
 class Delivered(NamedTuple):
@@ -66,7 +78,7 @@ class Stop(NamedTuple):
     """The hub ends, and everything it had for its store is committed."""
 
 
-Event = Received | Joined | LaneDown | NoLane | Delivered | Committed | StoreFails | Tick | Drain | Stop
+Event = Received | Joined | LaneDown | NoLane | Revoked | Delivered | Committed | StoreFails | Tick | Drain | Stop
 
 
 class Send(NamedTuple):
@@ -98,9 +110,10 @@ class Again(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """Turn a peer away."""
+    """Turn a peer away; `again`: it may ask again later."""
 
     why: str
+    again: bool = False
 
 
 class Dismiss(NamedTuple):

@@ -84,6 +84,11 @@ class Chunk:
         """Offset behind the last task in `payload`."""
         return self.base + self.count
 
+    @property
+    def weight(self) -> int:
+        """How many bytes it holds."""
+        return len(self.payload) + len(self.sizes) + len(self.items)
+
     def fault(self) -> str | None:
         """Why the tables do not fit the payload, or None: what a peer sends is checked once, on arrival."""
         if len(self.sizes) % 4 or len(self.items) % 4:

@@ -86,6 +86,7 @@ def _lease(
     fence = scheduler.next_fence()
     while fence in daemon.leases or fence in state.leases:  # a daemon said in its inventory that it has this one
         fence = scheduler.next_fence()
+    state.given.add(daemon.instance)
     daemon.add(Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s, now))
     for digest in (spec.digest, spec.init):
         body = None if digest in daemon.bodies else scheduler.bodies.get(digest)

@@ -58,7 +58,11 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class ChunkState:
-    """A chunk that has not ended."""
+    """A chunk that has not ended.
+
+    `given`: daemons that something of it was leased to. `again`: it was offered before this hub knew of it, so others
+    may have it as well.
+    """
 
     spec: SpecState
     chunk: Chunk
@@ -67,6 +71,12 @@ class ChunkState:
     cancelling: Ranges = field(default_factory=list)
     strikes: Counter[int] = field(default_factory=Counter)
     leases: dict[int, Lease] = field(default_factory=dict)
+    given: set[int] = field(default_factory=set)
+    again: bool = False
+
+    def heeds(self, daemon: int) -> bool:
+        """Whether it counts what this daemon says of it: it was never given to others."""
+        return self.again or daemon in self.given
 
     def move(self, ranges: Ranges, step: Step) -> Ranges:
         """Apply `step` to those of `ranges` that it can still apply to.

@@ -34,6 +34,7 @@ class Outbox:
     def __init__(self) -> None:
         self._waiting: list[Ended] = []
         self._sent: deque[list[Ended]] = deque()
+        self.bytes = 0  # of all these outcomes
         self._index: dict[tuple[int, int], Ranges] | None = None  # of what is here, by chunk; made when asked for
 
     def __len__(self) -> int:
@@ -42,6 +43,8 @@ class Outbox:
     def add(self, ended: Ended) -> None:
         """One more to send."""
         self._waiting.append(ended)
+        if ended.outcome is not None:
+            self.bytes += len(ended.outcome.blob)
         self._index = None
 
     def send(self) -> tuple[list[list[Outcome]], list[Ended]]:
@@ -79,7 +82,9 @@ class Outbox:
     def acknowledged(self, messages: int) -> list[Ended]:
         """The client has the next so many messages: what was in them."""
         self._index = None
-        return [ended for _ in range(min(messages, len(self._sent))) for ended in self._sent.popleft()]
+        there = [ended for _ in range(min(messages, len(self._sent))) for ended in self._sent.popleft()]
+        self.bytes -= sum(len(ended.outcome.blob) for ended in there if ended.outcome is not None)
+        return there
 
     def pending(self, spec: int, first: int) -> Ranges:
         """The offsets of a chunk whose outcomes the client has not acknowledged."""
@@ -90,6 +95,11 @@ class Outbox:
                     key = (ended.outcome.spec, ended.outcome.first)
                     self._index[key] = add(self._index.get(key, []), ended.lo, ended.hi)
         return self._index.get((spec, first), [])
+
+    def weigh(self) -> int:
+        """What `bytes` should be."""
+        there = (*self._waiting, *(ended for batch in self._sent for ended in batch))
+        return sum(len(ended.outcome.blob) for ended in there if ended.outcome is not None)
 
     def again(self) -> None:
         """The client has a new link: what it has not acknowledged waits again, in order."""

@@ -13,11 +13,13 @@ from .ranges import Ranges
 
 
 class PutSession(NamedTuple):
-    """A client has joined for the first time."""
+    """A client has joined, for the first time or with another ticket; `proof` is a digest of its secret."""
 
     session: int
     name: str
     host: str
+    proof: bytes = b""
+    ticket: str = ""
 
 
 class DropSession(NamedTuple):
@@ -109,6 +111,8 @@ class SessionSnapshot(NamedTuple):
     host: str
     specs: list[SpecSnapshot]
     outcomes: list[Outcome]
+    proof: bytes = b""
+    ticket: str = ""
 
 
 class Snapshot(NamedTuple):

@@ -84,7 +84,9 @@ def restore(scheduler: Scheduler, snapshot: Snapshot) -> None:
     from .scheduler import Session
 
     for stored in snapshot.sessions:
-        session = scheduler.sessions[stored.session] = Session(stored.session, stored.name, stored.host)
+        session = scheduler.sessions[stored.session] = Session(
+            stored.session, stored.name, stored.host, proof=stored.proof, ticket=stored.ticket
+        )  # fmt: skip
         session.gone_at = scheduler.started_at
         for spec, submitted, chunks in stored.specs:
             state = SpecState(
@@ -94,7 +96,8 @@ def restore(scheduler: Scheduler, snapshot: Snapshot) -> None:
             session.specs[spec.spec] = state
             scheduler.bodies.refer(spec.digest, spec.init)
             for chunk, left in chunks:
-                chunk_state = state.chunks[chunk.first] = ChunkState(state, chunk, left)
+                chunk_state = state.chunks[chunk.first] = ChunkState(state, chunk, left, again=True)
+                session.queued += chunk.weight
                 scheduler.totals.submitted += count(left)
                 scheduler.recovery.hold([Piece(chunk_state, lo, hi, 1, False) for lo, hi in left])
         for outcome in stored.outcomes:
@@ -140,6 +143,8 @@ def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None
         if holding.session not in scheduler.sessions:
             scheduler.do(Send(daemon.instance, m.Forget(holding.session)))
             return
+    elif not state.heeds(daemon.instance):
+        scheduler.drop(f"an inventory of daemon {daemon.instance:x} with tasks that it was never given")
     elif known.state is state if known is not None else holding.fence not in state.leases:  # nor is it another's
         taken = state.move(unwanted, Step.DISPATCHED)
         if taken:

@@ -49,7 +49,9 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
         scheduler.recovery.remember_outcome(daemon.instance, entry)
         return
     moved: Ranges = []
-    if state is not None:
+    if state is not None and not state.heeds(daemon.instance):
+        scheduler.drop(f"an outcome from daemon {daemon.instance:x} of tasks that it was never given")
+    elif state is not None:
         current = bool(lease and found and lease.state is state)
         moved = _book(scheduler, state, outcome, found if current else None)
     if not moved or state is None:

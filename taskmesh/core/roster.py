@@ -32,6 +32,7 @@ NEVER = float("inf")
 class Peer:
     """A registered client or daemon. Times are monotonic seconds.
 
+    `proof`: a digest of its secret. `ticket`: the name of the ticket with which it came.
     `confirmed`: it has said something since it was welcomed. `held`: what its runners held at its last heartbeat, by
     fence; None before the first. `moved`: it is suspect, and what it had queued was moved.
     """
@@ -48,6 +49,8 @@ class Peer:
     joined_at: float
     dead_after_s: float
     confirmed: bool
+    proof: bytes
+    ticket: str
     lane_down_at: float | None = None
     held: dict[int, Ranges] | None = None
     moved: bool = False
@@ -81,7 +84,9 @@ class Roster:
         self._epochs = 0
         self._deadlines: list[tuple[float, int, int]] = []  # (no later than this, epoch, instance)
 
-    def register(self, request: Register, now: float, local: bool = False) -> tuple[Peer, bool] | None:
+    def register(
+        self, request: Register, now: float, local: bool = False, proof: bytes = b"", ticket: str = ""
+    ) -> tuple[Peer, bool] | None:
         """Take a peer in; a `local` one shares the hub's process, and lives as long as it does.
 
         Returns
@@ -96,7 +101,7 @@ class Roster:
         peer = Peer(
             request.instance, request.role, printable(request.name), printable(request.host),
             request.pid, request.slots, self._epochs, request.attempt, NEVER if local else now,
-            known.joined_at if known else now, self._dead_after_s, confirmed=local,
+            known.joined_at if known else now, self._dead_after_s, local, proof, ticket,
         )  # fmt: skip
         self.peers[request.instance] = peer
         self._watch(peer)

@@ -21,13 +21,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import audit, recovery, returns
+from . import admission, audit, recovery, returns
 from . import messages as m
 from . import records as r
 from .actions import (
     Action,
-    Admit,
-    Again,
     Committed,
     Delivered,
     Dismiss,
@@ -39,7 +37,7 @@ from .actions import (
     NoLane,
     Note,
     Received,
-    Refuse,
+    Revoked,
     Send,
     Stop,
     StoreFails,
@@ -50,8 +48,9 @@ from .deliveries import Deliveries
 from .dispatch import dispatch
 from .leases import ChunkState, DaemonState, Piece, SpecState
 from .lifecycle import Step
-from .limits import SPECS, printable
+from .limits import SPECS
 from .outbox import Ended, Outbox
+from .quota import UNLIMITED, Bucket, Quotas
 from .ranges import Ranges, count, normal, overlap, union, without
 from .ready import ReadyQueue
 from .recall import RECALL_AFTER_S, move_queued, recall
@@ -68,6 +67,8 @@ class Session:
 
     `stale`: numbers of specs, rising, that were here when its link began anew and that it has not named since. It names
     those that it still has in rising order: what it passes over it has retired, and that word was lost with the link.
+    `proof`: a digest of its secret. `ticket`: with which it came last. `queued`: bytes of its chunks that have not
+    ended.
     """
 
     instance: int
@@ -79,6 +80,9 @@ class Session:
     specs: dict[int, SpecState] = field(default_factory=dict)
     outbox: Outbox = field(default_factory=Outbox)
     stale: deque[int] = field(default_factory=deque)
+    proof: bytes = b""
+    ticket: str = ""
+    queued: int = 0
 
 
 @dataclass(slots=True)
@@ -112,6 +116,8 @@ class Scheduler:
         Seconds that a session outlives its connection.
     durable
         Whether there is a store: what is to be kept goes out as `Persist`.
+    quotas
+        How much peers may ask for.
     """
 
     def __init__(
@@ -124,6 +130,7 @@ class Scheduler:
         settle_s: float = 0.0,
         grace_s: float = SESSION_GRACE_S,
         durable: bool = False,
+        quotas: Quotas = UNLIMITED,
     ) -> None:
         self.version = version
         self.python = python
@@ -139,7 +146,9 @@ class Scheduler:
         self.recovery = recovery.Recovery(now + settle_s)
         self.grace_s = grace_s
         self.full: str | None = None  # why the store takes nothing more
-        self._gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
+        self.quotas = quotas
+        self.registrations = Bucket(quotas.registrations_per_s, now)
+        self.gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
         self._leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
         self._recall_at = NEVER
         self._recalled_at = -NEVER
@@ -150,9 +159,10 @@ class Scheduler:
         self.repairs = Repairs(self.bodies, self.daemons, self.do)
         self._events: dict[type[Any], Callable[[Any, float], None]] = {
             Received: self._on_received,
-            Joined: self._on_joined,
+            Joined: partial(admission.on_joined, self),
             LaneDown: self._on_lane_down,
             NoLane: self._on_no_lane,
+            Revoked: partial(admission.on_revoked, self),
             Delivered: self.deliveries.on_delivered,
             Committed: self.deliveries.on_committed,
             StoreFails: self._on_store_fails,
@@ -198,12 +208,12 @@ class Scheduler:
     def next_deadline(self) -> float:
         """When `Tick` is due if nothing else happens."""
         deadline = min(self.roster.next_deadline(), self._recall_at, self.recovery.until, self.repairs.due)
-        return min(deadline, *self._gone.values()) if self._gone else deadline
+        return min(deadline, *self.gone.values()) if self.gone else deadline
 
     def restore(self, snapshot: r.Snapshot, now: float) -> None:
         """Take up what a hub before this one had stored. Once, before the first event."""
         recovery.restore(self, snapshot)
-        self._gone = dict.fromkeys(self.sessions, now + self.grace_s)
+        self.gone = dict.fromkeys(self.sessions, now + self.grace_s)
 
     @property
     def idle(self) -> bool:
@@ -212,106 +222,31 @@ class Scheduler:
 
     # ---- peers ----------------------------------------------------------------------------------------------
 
-    def _on_joined(self, event: Joined, now: float) -> None:
-        request = event.request
-        why = self._objection(request)
-        if why:
-            self.totals.refused_peers += 1
-            self._actions += [
-                Note(logging.WARNING, f"refused {printable(request.role)} {printable(request.name)}: {why}"),
-                Refuse(why),
-            ]
-            return
-        welcome = self.roster.register(request, now, event.local)
-        if welcome is None:
-            self._actions.append(Again(request.instance))
-            return
-        peer, resume = welcome
-        resume = resume and request.epoch != 0
-        if peer.role == "daemon":
-            self._welcome_daemon(peer, request, resume, event.local)
-        else:
-            self._welcome_client(peer, resume)
-        word = (
-            "again"
-            if resume
-            else f"with {peer.slots} slot{'s' if peer.slots != 1 else ''}"
-            if peer.role == "daemon"
-            else ""
-        )
-        self._actions += [
-            Note(logging.INFO, f"{peer.role} {peer.name} on {peer.host} joined {word}".rstrip()),
-            Admit(peer.instance, peer.epoch, peer.role, resume),
-        ]
-
-    def _welcome_daemon(self, peer: Peer, request: m.Register, resume: bool, local: bool) -> None:
-        """A daemon that was here before says what it holds; one that starts anew holds nothing."""
-        known = self.daemons.get(peer.instance)
-        if known is None:
-            self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local)
-        elif not resume:
-            known.bodies.clear()
-            known.stale = set(known.leases)
-            if not request.incarnation:
-                self._lose_daemon(peer.instance)
-                self.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local)
-        self.hungry.add(peer.instance)
-
-    def _welcome_client(self, peer: Peer, resume: bool) -> None:
-        session = self.sessions.get(peer.instance)
-        if session is None:
-            session = self.sessions[peer.instance] = Session(peer.instance, peer.name, peer.host)
-            self.deliveries.persist(r.PutSession(peer.instance, peer.name, peer.host))
-        elif not resume:
-            self.deliveries.again(session)
-            session.stale = deque(sorted(session.specs))
-        session.pid, session.joined_at, session.gone_at = peer.pid, peer.joined_at, None
-        self._gone.pop(peer.instance, None)
-
-    def _objection(self, request: m.Register) -> str | None:
-        if request.role not in ("client", "daemon"):
-            return f"unknown role {request.role!r}"
-        if request.version != self.version:
-            return f"it runs taskmesh {request.version}, this hub runs {self.version}; install the same release on both"
-        if request.python != self.python:
-            return (
-                f"it runs Python {request.python}, this hub runs {self.python}; functions do not travel between them: "
-                f"use the same minor version of Python everywhere"
-            )
-        other, has_it = ("client", self.sessions) if request.role == "daemon" else ("daemon", self.daemons)
-        if request.instance in has_it:
-            return f"a {other} already has this instance id"
-        if request.role == "daemon" and request.slots < 0:
-            return f"a daemon cannot have {request.slots} slots"
-        if self.draining and request.role == "client" and request.instance not in self.sessions:
-            return "the hub is shutting down"
-        return None
-
     def _on_lane_down(self, event: LaneDown, now: float) -> None:
         self.roster.lane_down(event.instance, event.epoch, now)
 
     def _on_no_lane(self, event: NoLane, now: float) -> None:
-        self._remove_peer(self.roster.peers[event.instance], dead=True, now=now)
+        self.remove_peer(self.roster.peers[event.instance], dead=True, now=now)
 
     def _bury(self, peer: Peer, now: float) -> None:
         silent = now - peer.heard_at
         why = "disconnected" if peer.lane_down_at is not None else f"not heard for {silent:.0f} s"
         level = logging.WARNING if peer.role == "daemon" else logging.INFO
         self._actions.append(Note(level, f"{peer.role} {peer.name} on {peer.host} is gone: {why}"))
-        self._remove_peer(peer, dead=True, now=now)
+        self.remove_peer(peer, dead=True, now=now)
 
-    def _remove_peer(self, peer: Peer, dead: bool, now: float) -> None:
+    def remove_peer(self, peer: Peer, dead: bool, now: float) -> None:
         if peer.role == "daemon":
-            self._lose_daemon(peer.instance)
+            self.lose_daemon(peer.instance)
         elif dead and self.grace_s > 0:
             self.sessions[peer.instance].gone_at = now
-            self._gone[peer.instance] = now + self.grace_s
+            self.gone[peer.instance] = now + self.grace_s
         else:
-            self._drop_session(peer.instance)
+            self.drop_session(peer.instance)
         self.roster.remove(peer.instance)
         self._actions.append(Dismiss(peer.instance, dead))
 
-    def _lose_daemon(self, instance: int) -> None:
+    def lose_daemon(self, instance: int) -> None:
         """Requeue, at the front, whatever a daemon had not finished."""
         daemon = self.daemons.pop(instance, None)
         self.hungry.discard(instance)
@@ -324,13 +259,13 @@ class Scheduler:
             lease.state.leases.pop(lease.fence, None)
             returns.requeue(self, lease.state, lease.ranges, lease.attempt + 1, lease.solo, started=True)
 
-    def _drop_session(self, instance: int) -> None:
+    def drop_session(self, instance: int) -> None:
         session = self.sessions.pop(instance, None)
         if session is None:
             return
         self.ready.drop_session(instance)
         self.recovery.drop_session(instance)
-        self._gone.pop(instance, None)
+        self.gone.pop(instance, None)
         holders: dict[int, None] = {}
         for spec in session.specs.values():
             for state in spec.chunks.values():
@@ -396,12 +331,13 @@ class Scheduler:
             if not left:
                 return
         spec.submitted = max(spec.submitted, chunk.first + chunk.count)
-        why = self._why_not(spec)
+        why = self._why_not(session, spec, submit)
         if why is not None:
             self._reject(session, submit, why)
             return
-        state = ChunkState(spec, chunk, left)
+        state = ChunkState(spec, chunk, left, again=bool(submit.left))
         spec.chunks[chunk.first] = state
+        session.queued += chunk.weight
         self.totals.submitted += count(state.ready)
         self.deliveries.persist(r.PutChunk(session.instance, spec.number, chunk, state.ready))
         pieces = [Piece(state, lo, hi, 1, False) for lo, hi in state.ready]
@@ -425,8 +361,14 @@ class Scheduler:
             return []
         return without(list(submit.left), session.outbox.pending(spec.number, submit.chunk.first))
 
-    def _why_not(self, spec: SpecState) -> str | None:
-        """Why a new chunk cannot be taken."""
+    def _why_not(self, session: Session, spec: SpecState, submit: m.Submit) -> str | None:
+        """Why a chunk cannot be taken. One that is offered again was taken before: it has twice the room."""
+        room = self.quotas.queued_bytes * (2 if submit.left else 1)
+        if session.queued + session.outbox.bytes + submit.chunk.weight > room:
+            return (
+                f"this session has {session.queued + session.outbox.bytes:,} bytes of calls and outcomes at the hub, "
+                f"which takes {self.quotas.queued_bytes:,.0f} of each session"
+            )
         if not all(self.bodies.get(digest) is not None for digest in (spec.digest, spec.init) if digest):
             return f"the hub was never sent the function {spec.name}"
         return self.full
@@ -484,7 +426,7 @@ class Scheduler:
             Note(logging.INFO, f"client {session.name} on {session.host} said goodbye"),
             Send(session.instance, m.Goodbye("session closed")),
         ]
-        self._drop_session(session.instance)
+        self.drop_session(session.instance)
         if session.instance in self.roster.peers:
             self.roster.remove(session.instance)
             self._actions.append(Dismiss(session.instance, False))
@@ -505,7 +447,9 @@ class Scheduler:
     def _end_if_done(self, state: ChunkState) -> None:
         spec = state.spec
         if state.ended and spec.chunks.pop(state.chunk.first, None) is not None:
-            self._forget_if_retired(self.sessions[spec.session], spec)
+            session = self.sessions[spec.session]
+            session.queued -= state.chunk.weight
+            self._forget_if_retired(session, spec)
 
     def _forget_if_retired(self, session: Session, spec: SpecState) -> None:
         if spec.retired and not spec.chunks:
@@ -538,7 +482,7 @@ class Scheduler:
             Note(logging.INFO, f"daemon {peer.name} on {peer.host} left"),
             Send(peer.instance, m.Goodbye("you left")),
         ]
-        self._remove_peer(peer, dead=False, now=0.0)
+        self.remove_peer(peer, dead=False, now=0.0)
 
     def _on_store_fails(self, event: StoreFails, now: float) -> None:
         self.full = event.why
@@ -562,10 +506,10 @@ class Scheduler:
         if now >= self.recovery.until:
             recovery.finish(self)
         self.repairs.tick(now)
-        for instance in [i for i, until in self._gone.items() if now >= until]:
+        for instance in [i for i, until in self.gone.items() if now >= until]:
             session = self.sessions[instance]
             self._actions.append(Note(logging.INFO, f"client {session.name} on {session.host} did not come back"))
-            self._drop_session(instance)
+            self.drop_session(instance)
         if self.hungry:
             if self.ready:
                 self._actions += dispatch(self, now)

@@ -157,7 +157,7 @@ class Changes:
                 for name in DROP_SESSION:
                     write(name, key)
             if changes.session is not None:
-                write("put_session", key, changes.session.name, changes.session.host)
+                write("put_session", key, *changes.session[1:])
             for number, spec in changes.specs.items():
                 self._write_spec(write, key, number, spec)
         for digest in self._dropped_bodies:

@@ -61,8 +61,12 @@ def _load(database: sqlite3.Connection) -> Snapshot:
     ):
         outcomes[session].append(read_outcome(fields))
     sessions = [
-        SessionSnapshot(unsigned(session), str(name), str(host), specs[session], outcomes[session])
-        for session, name, host in database.execute("SELECT session, name, host FROM session")
+        SessionSnapshot(
+            unsigned(session), str(name), str(host), specs[session], outcomes[session], bytes(proof), str(ticket)
+        )
+        for session, name, host, proof, ticket in database.execute(
+            "SELECT session, name, host, proof, ticket FROM session"
+        )
     ]
     sessions.sort(key=lambda each: each.session)
     bodies = {bytes(digest): bytes(data) for digest, data in database.execute("SELECT digest, data FROM body")}

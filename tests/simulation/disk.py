@@ -23,8 +23,8 @@ class _Spec:
 
 
 class _Session:
-    def __init__(self, name: str, host: str) -> None:
-        self.name, self.host = name, host
+    def __init__(self, name: str, host: str, proof: bytes, ticket: str) -> None:
+        self.name, self.host, self.proof, self.ticket = name, host, proof, ticket
         self.specs: dict[int, _Spec] = {}
         self.outcomes: dict[tuple[int, int, int, int], Outcome] = {}
 
@@ -60,6 +60,7 @@ class Disk:
                     number, s.name, s.host,
                     [r.SpecSnapshot(k.spec, k.submitted, list(k.chunks.values())) for k in s.specs.values()],
                     list(s.outcomes.values()),
+                    s.proof, s.ticket,
                 )
                 for number, s in self.sessions.items()
             ],
@@ -69,8 +70,9 @@ class Disk:
     def apply(self, record: r.Record) -> None:
         """Commit one record."""
         match record:
-            case r.PutSession(session, name, host):
-                self.sessions[session] = _Session(name, host)
+            case r.PutSession(session, name, host, proof, ticket):
+                known = self.sessions.setdefault(session, _Session(name, host, proof, ticket))
+                known.ticket = ticket
             case r.DropSession(session):
                 del self.sessions[session]
             case r.PutSpec(session, spec):

@@ -50,7 +50,7 @@ def outcome(number: int = 0, first: int = 0, lo: int = 0, hi: int = 1, blob: byt
 # A chunk without `_starts` and such: what two equal ones have in common.
 PlainChunk = tuple[int, int, int, bytes, bytes, int, bytes]
 PlainSpec = tuple[Spec, int, list[tuple[PlainChunk, Ranges]]]
-PlainSession = tuple[int, str, str, list[PlainSpec], list[Outcome]]
+PlainSession = tuple[int, str, str, list[PlainSpec], list[Outcome], bytes, str]
 Plain = tuple[list[PlainSession], dict[bytes, bytes]]
 
 
@@ -65,7 +65,7 @@ def plain(snapshot: Snapshot) -> Plain:
         (
             s.session, s.name, s.host,
             [(p.spec, p.submitted, [(plain_chunk(c), list(left)) for c, left in p.chunks]) for p in s.specs],
-            s.outcomes,
+            s.outcomes, s.proof, s.ticket,
         )
         for s in snapshot.sessions
     ], snapshot.bodies  # fmt: skip
@@ -75,7 +75,7 @@ class Model:
     """What is stored when `records` have been written, each by itself."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self.sessions: dict[int, tuple[str, str]] = {}
+        self.sessions: dict[int, tuple[str, str, bytes, str]] = {}
         self.specs: dict[tuple[int, int], Spec] = {}
         self.submitted: dict[tuple[int, int], int] = {}
         self.chunks: dict[tuple[int, int, int], tuple[Chunk, Ranges]] = {}
@@ -87,8 +87,8 @@ class Model:
     def apply(self, record: Record) -> None:
         """Write one record."""
         match record:
-            case PutSession(session, name, host):
-                self.sessions[session] = (name, host)
+            case PutSession(session, name, host, proof, ticket):
+                self.sessions[session] = (name, host, proof, ticket)
             case DropSession(session):
                 self.sessions.pop(session, None)
                 for table in (self.specs, self.submitted, self.chunks, self.outcomes):
@@ -145,9 +145,9 @@ class Model:
                     for (owner, number), each in sorted(self.specs.items())
                     if owner == session
                 ],
-                [each for key, each in self.outcomes.items() if key[0] == session],
+                [each for key, each in self.outcomes.items() if key[0] == session], proof, ticket,
             )
-            for session, (name, host) in sorted(self.sessions.items())
+            for session, (name, host, proof, ticket) in sorted(self.sessions.items())
         ], dict(self.bodies)  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from taskmesh.store import Store, open_store
 from .model import Bell, Model, chunk, commit, outcome, plain, spec
 
 HUGE = (1 << 64) - 5  # sessions are unsigned
-SESSION: list[Record] = [PutSession(HUGE, "script.py", "laptop"), PutSpec(HUGE, spec())]
+SESSION: list[Record] = [PutSession(HUGE, "script.py", "laptop", b"proof", "client"), PutSpec(HUGE, spec())]
 
 
 class Kind:
@@ -85,7 +85,7 @@ def test_what_was_committed_comes_back_as_it_was(opened: Opened) -> None:
     records: list[Record] = [
         *SESSION,
         PutSpec(HUGE, spec(1, "größer")),
-        PutSession(7, "", "box"),
+        PutSession(7, "", "box", b"p" * 16, "laptop"),
         PutBody(b"d" * 16, b"\0body"),
         PutChunk(HUGE, 0, chunk(0), [(0, 4)]),
         PutChunk(HUGE, 0, chunk(4, 300, 200), [(0, 10), (20, 300)]),

@@ -82,8 +82,23 @@ def test_a_file_of_a_newer_schema_is_refused_and_not_touched(tmp_path: Path) -> 
     database.execute("PRAGMA user_version = 99")
     database.close()
     before = path.read_bytes()
-    assert "written by a newer taskmesh (schema 99; this one knows 1): start the newer one" in refused(path)
+    assert "written by a newer taskmesh (schema 99; this one knows 2): start the newer one" in refused(path)
     assert path.read_bytes() == before
+
+
+def test_a_file_of_the_first_schema_is_brought_to_today_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    database = sqlite3.connect(path)
+    database.executescript(schema.MIGRATIONS[0].read_text())
+    database.execute("INSERT INTO session (session, name, host) VALUES (7, 'script', 'laptop')")
+    database.commit()
+    database.close()
+    path.chmod(0o600)
+    with opened(path) as (store, _):
+        (session,) = store.load().sessions
+    assert (session.session, session.name, session.host, session.proof, session.ticket) == (
+        7, "script", "laptop", b"", "",
+    )  # fmt: skip
 
 
 def test_what_is_no_store_is_refused_and_not_touched(tmp_path: Path) -> None:

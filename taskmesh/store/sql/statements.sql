@@ -11,7 +11,7 @@ DELETE FROM spec WHERE session = ?;
 -- name: drop_session
 DELETE FROM session WHERE session = ?;
 -- name: put_session
-INSERT OR REPLACE INTO session (session, name, host) VALUES (?, ?, ?);
+INSERT OR REPLACE INTO session (session, name, host, proof, ticket) VALUES (?, ?, ?, ?, ?);
 
 -- name: drop_spec_outcomes
 DELETE FROM outcome WHERE session = ? AND spec = ?;
