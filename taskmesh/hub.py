@@ -13,25 +13,35 @@ import secrets
 import sys
 import time
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
 from . import __version__
+from .complaints import Complaint, Complaints
 from .core import actions as a
 from .core import messages as m
+from .core.access import CONTROL, LOCAL, SINK, SUBMIT, Grant, Role
+from .core.quota import Quotas
 from .core.roster import DEAD_AFTER_S
 from .core.scheduler import SESSION_GRACE_S, Scheduler
 from .core.statistics import Statistics
+from .door import Door
 from .errors import AddressError, PeerProtocolError, StoreError, TaskmeshError
 from .journal import Journal, OpenStore
 from .lanes import Lane, Lanes
+from .transport.curve import Arrival
 from .transport.endpoints import LANE_PORTS, Address
 from .transport.files import Room
 from .transport.local import LocalMembership
 from .transport.loop import Loop
-from .transport.sockets import Context, Socket, bind, close, get, make, put
-from .wire.stream import MAX_MESSAGE, Stream, open_envelope, pack_control, unpack_control
+from .transport.sockets import Context, Socket, bind, close, make, put
+from .wire.stream import MAX_MESSAGE as LARGEST
+from .wire.stream import Stream, open_envelope, pack_control, unpack_control
+
+if TYPE_CHECKING:
+    from .security.audit import Audit
+    from .security.keyring import Keyring
 
 log = logging.getLogger("taskmesh.hub")
 
@@ -39,7 +49,6 @@ FRAMES_PER_ROUND = 512
 GOODBYE_S = 1.0
 FAREWELL_S = 0.1
 SETTLE_S = 3.0
-WARN_EVERY_S = 5.0
 NEVER = float("inf")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -62,6 +71,12 @@ class HubConfig:
         Seconds that a session outlives its connection.
     store
         Opens the store; None: everything is in memory, and gone with the hub.
+    quotas
+        How much it takes in.
+    keyring
+        Its keys and tickets; None: it has none, and whoever reaches it may do everything.
+    audit
+        Where to write who came and what admins did.
     """
 
     address: Address
@@ -70,6 +85,9 @@ class HubConfig:
     settle_s: float = SETTLE_S
     grace_s: float = SESSION_GRACE_S
     store: OpenStore | None = None
+    quotas: Quotas = Quotas()
+    keyring: Keyring | None = None
+    audit: Audit | None = None
 
 
 class _Inboxes(NamedTuple):
@@ -94,21 +112,21 @@ class Hub:
         self._loop = loop
         self.incarnation = secrets.randbits(64)
         first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
+        self.complaints = Complaints()
+        self._door = Door(config.keyring, config.audit, self.complaints, context, loop)
         self._journal = Journal(config.store, loop, self) if config.store is not None else None
         self.scheduler = Scheduler(
             __version__, PYTHON, loop.now(), first_fence, config.dead_after_s, config.settle_s, config.grace_s,
-            durable=self._journal is not None,
+            durable=self._journal is not None, quotas=config.quotas,
         )  # fmt: skip
-        self._lanes = Lanes(context, loop, config.lanes, self._on_lane_lost)
+        self._lanes = Lanes(context, loop, config.lanes, self._on_lane_lost, self._door.guard)
         self._local: dict[int, LocalMembership] = {}
         self._dirty: set[Lane] = set()  # lanes that something was sent to, or came from, in this round
         self._timed: set[Lane] = set()  # lanes whose link has a deadline
         self._touched = True  # something happened in this round
         self._due = 0.0  # when `on_time` has something to do although nothing happened
         self._leaving: list[tuple[float, Lane]] = []
-        self.dropped_frames = 0
         self._room = Room()
-        self._warned_at = -NEVER
         self._control = make(context, zmq.REP)
         self._submit = make(context, zmq.PULL)
         self._sink = make(context, zmq.PULL)
@@ -121,6 +139,7 @@ class Hub:
                 close(sock)
             if self._journal is not None:
                 self._journal.close()
+            self._door.close()
             raise
         loop.watch(self._control, self._read_control)
         loop.watch(self._submit, lambda: self._read_inbox(self._submit))
@@ -129,6 +148,8 @@ class Hub:
 
     def _bind(self) -> Address:
         address = self._config.address
+        for sock, domain in ((self._control, CONTROL), (self._submit, SUBMIT), (self._sink, SINK)):
+            self._door.guard(sock, domain)
         if address.scheme == "ipc":
             submit, sink = f"ipc://{address.host}/s", f"ipc://{address.host}/r"
             bind(self._control, address.control)
@@ -144,30 +165,40 @@ class Hub:
 
     def _read_control(self) -> None:
         for _ in range(FRAMES_PER_ROUND):
-            frame = get(self._control)
-            if frame is None:
+            arrival = self._door.get(self._control)
+            if arrival is None:
                 return
             try:
-                reply = self._answer(unpack_control(frame))
+                reply = self._answer(unpack_control(arrival.frame), arrival)
             except PeerProtocolError as error:
-                self._drop(f"a request: {error}")
+                self.complaints.add(Complaint.REQUEST, f"a request{_of(arrival)}: {error}", self._loop.now())
                 reply = m.Refused(f"the hub runs taskmesh {__version__} and does not understand: {error}")
             put(self._control, pack_control(reply))
         self._loop.again(self._control)
 
-    def _answer(self, request: m.ControlMessage) -> m.ControlMessage:
+    def _answer(self, request: m.ControlMessage, arrival: Arrival) -> m.ControlMessage:
         now = self._loop.now()
         if isinstance(request, m.Heartbeat):
-            return self._answer_heartbeat(request, now)
+            return self._answer_heartbeat(request, arrival.key, now)
+        holder = self._door.holder(arrival.key)
+        if holder is None:
+            self.complaints.add(Complaint.REQUEST, f"a request{_of(arrival)}: it has no good ticket", now)
+            return m.Refused("this ticket is good no more: it was revoked, or has expired")
         if isinstance(request, m.Register):
-            return self._answer_register(request, now)
+            return self._answer_register(request, holder, arrival, now)
         if isinstance(request, m.StatusRequest):
-            return m.StatusReply(json.dumps(self.document(now)).encode())
+            return m.StatusReply(json.dumps(self.document(now, holder)).encode())
+        if isinstance(request, m.CreateTicket | m.RevokeTicket | m.ListTickets):
+            self._touched = True  # who came with a ticket that was revoked goes in this round
+            return self._door.administer(request, holder)
         raise PeerProtocolError(f"{type(request).__name__} is not a request")
 
-    def _answer_heartbeat(self, beat: m.Heartbeat, now: float) -> m.HeartbeatReply:
+    def _answer_heartbeat(self, beat: m.Heartbeat, key: bytes, now: float) -> m.HeartbeatReply:
         lane = self._lanes.by_instance.get(beat.instance)
         if lane is None or beat.incarnation != self.incarnation or beat.epoch != lane.stream.epoch:
+            return m.HeartbeatReply(False, 0, 0, 0)
+        if not self._door.speaks_for(key, beat.epoch):
+            self.complaints.add(Complaint.REQUEST, f"a heartbeat of {beat.instance:x} by a key that is not its", now)
             return m.HeartbeatReply(False, 0, 0, 0)
         self.scheduler.heard(beat.instance, beat.epoch, now, beat.held)
         link = lane.stream.link
@@ -182,7 +213,9 @@ class Hub:
         if messages:
             self._act(a.Delivered(lane.instance, messages), now)
 
-    def _answer_register(self, request: m.Register, now: float) -> m.ControlMessage:
+    def _answer_register(
+        self, request: m.Register, holder: Grant, arrival: Arrival, now: float
+    ) -> m.ControlMessage:
         lane = self._lanes.by_instance.get(request.instance)
         if (
             lane is None
@@ -190,42 +223,70 @@ class Hub:
             or not lane.stream.resumable(request.seen)
         ):
             request = request._replace(epoch=0)  # nothing to resume
+        why = self._door.objection(request, arrival.key)
+        if why is not None:
+            return self._refuse(a.Refuse(why), request, holder, arrival, now)
         if lane is None and (why := self._room.lacks(now)) is not None:
-            return m.Refused(why)
-        for action in self.scheduler.handle(a.Joined(request), now):
+            return m.Refused(why, again=True)
+        for action in self.scheduler.handle(a.Joined(request, False, holder), now):
             if isinstance(action, a.Refuse):
-                return m.Refused(action.why)
+                return self._refuse(action, request, holder, arrival, now)
             if isinstance(action, a.Again) and lane is not None:
                 return lane.welcome
             if isinstance(action, a.Admit):
-                return self._admit(action, request.seen, now)
+                return self._admit(action, request, holder, arrival, now)
             self._perform(action, now)
         return m.Refused("a stale registration")
 
-    def _admit(self, admit: a.Admit, seen: int, now: float) -> m.ControlMessage:
+    def _refuse(
+        self, refusal: a.Refuse, request: m.Register, holder: Grant, arrival: Arrival, now: float
+    ) -> m.ControlMessage:
+        who = f"{request.role} {request.name} on {request.host}"
+        self.complaints.add(Complaint.PEER, f"{who}{_of(arrival, holder)}: {refusal.why}", now)
+        self._door.note(
+            "registration refused", role=request.role, name=request.name, host=request.host, ticket=holder.name,
+            address=arrival.address, why=refusal.why,
+        )  # fmt: skip
+        return m.Refused(refusal.why, refusal.again)
+
+    def _admit(
+        self, admit: a.Admit, request: m.Register, holder: Grant, arrival: Arrival, now: float
+    ) -> m.ControlMessage:
         known = self._lanes.by_instance.get(admit.instance)
-        stream = known.stream if known is not None and admit.resume else Stream(self.incarnation, admit.epoch)
+        stream = known.stream if known is not None and admit.resume else self._new_stream(admit)
         if known is not None:
             self._close(known)
         if admit.resume:
-            stream.renew(self.incarnation, admit.epoch, seen, now)
-        elif admit.role == "client" and self._journal is not None:
-            stream.link.permitted = 0
+            stream.renew(self.incarnation, admit.epoch, request.seen, now)
         inbox = self._inboxes.submit if admit.role == "client" else self._inboxes.sink
         welcome = m.Registered(
-            self.incarnation, admit.epoch, admit.resume, stream.link.safe, "", inbox, __version__, MAX_MESSAGE
+            self.incarnation, admit.epoch, admit.resume, stream.link.safe, "", inbox, __version__,
+            self._config.quotas.message_bytes,
         )  # fmt: skip
         try:
+            if not self._door.enter(request, admit.epoch, holder.name):
+                raise AddressError("a registration needs a fresh key of its own")
             lane = self._lanes.open(self.address, admit.instance, stream, welcome)
         except AddressError as error:
             log.error("%s", error)
+            self._door.leave(admit.epoch)
             self._act(a.NoLane(admit.instance), now)
             return m.Refused(str(error))
+        self._door.note(
+            "registered", role=request.role, name=request.name, host=request.host, pid=request.pid,
+            instance=f"{request.instance:x}", epoch=admit.epoch, ticket=holder.name, address=arrival.address,
+        )  # fmt: skip
         if known is not None and admit.resume:
             lane.results = known.results
             self._note_delivered(lane, now)
         self._dirty.add(lane)
         return lane.welcome
+
+    def _new_stream(self, admit: a.Admit) -> Stream:
+        stream = Stream(self.incarnation, admit.epoch, self._config.quotas.message_bytes)
+        if admit.role == "client" and self._journal is not None:
+            stream.link.permitted = 0
+        return stream
 
     def _on_lane_lost(self, lane: Lane) -> None:
         self._act(a.LaneDown(lane.instance, lane.stream.epoch), self._loop.now())
@@ -241,7 +302,7 @@ class Hub:
                 return m.Refused(action.why)
             if isinstance(action, a.Admit):
                 self._local[register.instance] = member
-                return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__, MAX_MESSAGE)
+                return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__, LARGEST)
         return m.Refused("a stale registration")
 
     def receive_local(self, instance: int, message: m.LinkMessage) -> None:
@@ -253,33 +314,27 @@ class Hub:
     def _read_inbox(self, inbox: Socket) -> None:
         now = self._loop.now()
         for _ in range(FRAMES_PER_ROUND):
-            frame = get(inbox)
-            if frame is None:
+            arrival = self._door.get(inbox)
+            if arrival is None:
                 return
             try:
-                envelope = open_envelope(frame)
+                envelope = open_envelope(arrival.frame)
                 lane = self._lanes.by_epoch.get(envelope.epoch)
                 if lane is None or envelope.incarnation != self.incarnation:
                     raise PeerProtocolError("it is of no live registration")
+                if not self._door.speaks_for(arrival.key, envelope.epoch):
+                    raise PeerProtocolError(f"it came by a key that is not that of peer {lane.instance:x}")
                 self.scheduler.heard(lane.instance, envelope.epoch, now)
                 self._dirty.add(lane)
                 message = lane.stream.receive(envelope, now)
                 if lane.results:
                     self._note_delivered(lane, now)
             except PeerProtocolError as error:
-                self._drop(f"a frame: {error}")
+                self.complaints.add(Complaint.FRAME, f"a frame{_of(arrival)}: {error}", now)
                 continue
             if message is not None:
                 self._act(a.Received(lane.instance, message), now)
         self._loop.again(inbox)
-
-    def _drop(self, what: str) -> None:
-        """Count it, and log it now and then: a flood of nonsense must not become a flood of log lines."""
-        self.dropped_frames += 1
-        now = self._loop.now()
-        if now - self._warned_at >= WARN_EVERY_S:
-            self._warned_at = now
-            log.warning("dropped %s (%d dropped so far)", what, self.dropped_frames)
 
     # ---- actions --------------------------------------------------------------------------------------------
 
@@ -302,7 +357,7 @@ class Hub:
             if self._journal is not None:
                 self._journal.append(action.record)
         elif isinstance(action, a.Dropped):
-            self._drop(action.text)
+            self.complaints.add(Complaint.FRAME, action.text, now)
         elif isinstance(action, a.Note):
             log.log(action.level, "%s", action.text)
         elif isinstance(action, a.Dismiss):
@@ -317,6 +372,7 @@ class Hub:
     def _close(self, lane: Lane, linger_ms: int = 0) -> None:
         self._dirty.discard(lane)
         self._timed.discard(lane)
+        self._door.leave(lane.stream.epoch)
         self._lanes.close(lane, linger_ms)
 
     # ---- the store ------------------------------------------------------------------------------------------
@@ -340,6 +396,8 @@ class Hub:
         """Everything readable has been read: let the scheduler dispatch, then fill the lanes."""
         if not self._touched and not self._dirty and now < self._due:
             return
+        for ticket, why in self._door.ended(now):
+            self._act(a.Revoked(ticket, why), now)
         self._act(a.Tick(), now)
         if now >= self._due:
             self._dirty |= self._timed
@@ -357,7 +415,7 @@ class Hub:
         self._due = self._earliest()
 
     def _earliest(self) -> float:
-        deadline = self.scheduler.next_deadline()
+        deadline = min(self.scheduler.next_deadline(), self._door.next_deadline())
         for lane in self._timed:
             due = lane.due()
             if due < deadline:
@@ -423,16 +481,27 @@ class Hub:
         for sock in (self._control, self._submit, self._sink):
             self._loop.forget(sock)
             close(sock, linger_ms=100)
+        self._door.close()
         if failure is not None:
             raise failure
 
-    def document(self, now: float) -> dict[str, object]:
-        """What `taskmesh status` shows."""
+    def document(self, now: float, holder: Grant = LOCAL) -> dict[str, object]:
+        """What `taskmesh status` shows to the holder of a ticket: all to an admin, to others no sessions but their own."""
         statistics: Statistics = self.scheduler.statistics(now)
-        return {
+        document = {
             "address": str(self.address),
             "version": __version__,
             "python": PYTHON,
-            "dropped_frames": self.dropped_frames,
+            "secure": self._door.secure,
             **statistics.as_dict(),
+            **self.complaints.counts,
         }
+        if holder.role is not Role.ADMIN:
+            document["sessions"] = [s for s in statistics.as_dict()["sessions"] if s["ticket"] == holder.name]
+        return document
+
+
+def _of(arrival: Arrival, holder: Grant = LOCAL) -> str:
+    """Where something came from, for the log."""
+    ticket = f" with ticket {holder.name!r}" if holder.name else ""
+    return f" from {arrival.address}{ticket}" if arrival.address else ticket

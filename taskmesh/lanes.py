@@ -10,6 +10,7 @@ from pathlib import Path
 import zmq
 
 from .core import messages as m
+from .core.access import lane_domain
 from .errors import AddressError
 from .transport.endpoints import Address
 from .transport.loop import Loop
@@ -70,15 +71,23 @@ class Lanes:
         First and last port to bind lanes to; None: any free ones.
     lost
         Called with a lane that has lost its peer.
+    guard
+        Called with each socket, before it is bound, and the name of its channel.
     """
 
     def __init__(
-        self, context: Context, loop: Loop, ports: tuple[int, int] | None, lost: Callable[[Lane], None]
+        self,
+        context: Context,
+        loop: Loop,
+        ports: tuple[int, int] | None,
+        lost: Callable[[Lane], None],
+        guard: Callable[[Socket, str], None],
     ) -> None:
         self._context = context
         self._loop = loop
         self._ports = ports
         self._lost = lost
+        self._guard = guard
         self._next_port = ports[0] if ports else 0
         self.by_instance: dict[int, Lane] = {}
         self.by_epoch: dict[int, Lane] = {}
@@ -91,15 +100,16 @@ class Lanes:
         AddressError
             There is no port or socket left for it.
         """
-        sock, endpoint = self._bind(address)
+        sock, endpoint = self._bind(address, lane_domain(stream.epoch))
         monitor = disconnect_monitor(sock)
         lane = Lane(instance, stream, sock, monitor, welcome._replace(lane=endpoint))
         self.by_instance[instance] = self.by_epoch[stream.epoch] = lane
         self._loop.watch(monitor, lambda: self._read_monitor(lane))
         return lane
 
-    def _bind(self, address: Address) -> tuple[Socket, str]:
+    def _bind(self, address: Address, domain: str) -> tuple[Socket, str]:
         sock = make(self._context, zmq.PUSH)
+        self._guard(sock, domain)
         if address.scheme == "ipc":
             self._next_port += 1
             return sock, bind(sock, f"ipc://{address.host}/l{self._next_port}")

@@ -40,7 +40,10 @@ def _head(d: dict[str, Any]) -> Table:
 
 
 TOTALS = ("submitted", "done", "failed", "cancelled")
-ODDITIES = {"refused_peers": "peers refused", "dropped_frames": "frames dropped"}
+ODDITIES = {
+    "refused_peers": "peers refused", "refused_connections": "connections refused",
+    "refused_requests": "requests refused", "dropped_frames": "frames dropped",
+}  # fmt: skip
 
 
 def _workers(d: dict[str, Any]) -> Table | Text:

@@ -40,7 +40,6 @@ def on_joined(scheduler: Scheduler, event: Joined, now: float) -> None:
     why = _objection(scheduler, event)
     refusal = Refuse(why) if why is not None else _postponement(scheduler, event, now)
     if refusal is not None:
-        scheduler.totals.refused_peers += 1
         scheduler.do(refusal)
         return
     welcome = scheduler.roster.register(request, now, event.local, proof_of(request.secret), event.holder.name)

@@ -49,7 +49,6 @@ def statistics(scheduler: Scheduler, now: float) -> Statistics:
         cancelled=totals.cancelled,
         rate_per_s=scheduler.rate.per_second(now, totals.done + totals.failed),
         slots=sum(daemon.slots for daemon in daemons),
-        refused_peers=totals.refused_peers,
         full=scheduler.full,
         daemons=daemons,
         sessions=sessions,
@@ -68,6 +67,7 @@ def _session(scheduler: Scheduler, session: Session, now: float) -> SessionStati
         running=sum(count(chunk.leased) for chunk in chunks),
         unfetched=len(session.outbox),
         joined_s_ago=now - session.joined_at,
+        ticket=session.ticket,
     )
 
 
@@ -86,6 +86,7 @@ def _daemon(scheduler: Scheduler, daemon: DaemonState, now: float) -> DaemonStat
         joined_s_ago=age,
         heard_s_ago=max(0.0, now - peer.heard_at),
         suspected=peer.suspected(now),
+        ticket=peer.ticket,
     )
 
 

@@ -93,7 +93,6 @@ class Totals:
     done: int = 0
     failed: int = 0
     cancelled: int = 0
-    refused_peers: int = 0
 
 
 class Scheduler:

@@ -21,6 +21,7 @@ class DaemonStatistics:
     joined_s_ago: float
     heard_s_ago: float
     suspected: bool
+    ticket: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class SessionStatistics:
     running: int
     unfetched: int
     joined_s_ago: float
+    ticket: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,6 @@ class Statistics:
     cancelled: int
     rate_per_s: float
     slots: int
-    refused_peers: int
     full: str | None
     daemons: tuple[DaemonStatistics, ...]
     sessions: tuple[SessionStatistics, ...]

@@ -4,10 +4,14 @@ It owns the peer's sockets: REQ to control (registration and heartbeats), PULL f
 All of them belong to one thread, except that a client's callers may push under its lock. A lane that breaks, a hub that
 does not know us any more, or one that is silent, leads to a new registration; the hub says whether the link goes on.
 A daemon's heartbeats also say what its runners hold, and their answers let it start work: see `silence`.
+
+With keys, a registration is asked for over a control connection with the ticket's key, and names a fresh one. All its
+other connections have that one: lane, inbox, and control itself, which is opened anew for the heartbeats.
 """
 
 from __future__ import annotations
 
+import secrets
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -15,7 +19,10 @@ import zmq
 
 from ..core import messages as m
 from ..errors import PeerProtocolError
+from ..wire.messages import SECRET_BYTES
 from ..wire.stream import Stream, open_envelope, pack_control, unpack_control
+from .curve import Credentials, fresh, present, raw
+from .handshake import HandshakeWatch
 from .loop import Loop
 from .progress import Progress
 from .silence import Keeper, Silence
@@ -66,6 +73,8 @@ class Membership:
         Guards the stream, for a client whose callers send; a daemon needs none.
     keeper
         A daemon that holds while the hub is silent.
+    ticket
+        The keys of a ticket; None for a hub without keys.
     """
 
     def __init__(
@@ -77,12 +86,15 @@ class Membership:
         owner: Owner,
         lock: AbstractContextManager[object] | None = None,
         keeper: Keeper | None = None,
+        ticket: Credentials | None = None,
     ) -> None:
         self._lock = lock or nullcontext()
         self._context = context
         self._loop = loop
         self._endpoint = control
-        self._request = register
+        self._ticket = ticket
+        self._own: Credentials | None = None  # the keys of this registration
+        self._request = register._replace(secret=secrets.token_bytes(SECRET_BYTES))
         self._owner = owner
         self._silence = Silence(keeper) if keeper is not None else None
         self._progress = Progress()
@@ -95,6 +107,7 @@ class Membership:
         self._attempt = 0
         self._refused = False  # a refusal is final: whoever owns us says what follows from it
         self._control: Socket | None = None
+        self._watch: HandshakeWatch | None = None
         self._lane: Socket | None = None
         self._monitor: Socket | None = None
         self._outbox: Socket | None = None
@@ -104,21 +117,59 @@ class Membership:
         self._heartbeat_at = 0.0
         self._answered_at = loop.now()
         self._full_until = 0.0
+        self.trouble: str | None = None  # why it has not joined yet, as far as is known
+        self._new_key()
         self._open_control()
 
     # ---- control --------------------------------------------------------------------------------------------
 
+    def _new_key(self) -> None:
+        """A key for the next registration: whatever comes by it is of that one."""
+        if self._ticket is not None:
+            self._own = fresh(self._ticket.hub_key)
+            self._request = self._request._replace(key=raw(self._own.public_key))
+
     def _open_control(self) -> None:
-        if self._control is not None:
-            self._loop.forget(self._control)
-            close(self._control)
+        self._close_control()
         self._opened_at = self._loop.now()
         control = make(self._context, zmq.REQ)
         control.setsockopt(zmq.RECONNECT_IVL, 50)
         control.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        present(control, self._own if self.registered else self._ticket)
+        if self._endpoint.startswith("tcp:"):
+            self._watch = HandshakeWatch(control, self._ticket is not None)
+            self._loop.watch(self._watch.monitor, self._read_watch)
         connect(control, self._endpoint)
         self._control = control
         self._loop.watch(control, self._read_control)
+
+    def _close_control(self) -> None:
+        if self._watch is not None:
+            self._loop.forget(self._watch.monitor)
+            self._watch.close()
+            self._watch = None
+        if self._control is not None:
+            self._loop.forget(self._control)
+            close(self._control)
+            self._control = None
+
+    def _read_watch(self) -> None:
+        """A handshake on control has failed, or succeeded."""
+        assert self._watch is not None
+        failure = self._watch.failure()
+        if failure is None:
+            return
+        self.touched = True
+        if self.registered:
+            self.join_again()  # the hub does not know this registration's key any more
+        elif failure.final or (self._silence is None and self.stream is None):
+            self._refuse(failure.why)
+        else:
+            self.trouble = failure.why  # of a daemon, or of who was here before: the hub may come back
+
+    def _refuse(self, why: str) -> None:
+        self._refused = True
+        self._owner.on_refused(why)
 
     def _ask(self, message: m.ControlMessage, now: float) -> None:
         assert self._control is not None
@@ -143,10 +194,12 @@ class Membership:
         self._waiting = False
         self._join_patience_s = REGISTER_AGAIN_S
         self._asked_at = -NEVER
+        if self._ticket is not None:
+            self._new_key()
+            self._open_control()
 
     def _read_control(self) -> None:
-        assert self._control is not None
-        while (frame := get(self._control)) is not None:
+        while self._control is not None and (frame := get(self._control)) is not None:
             self.touched = True
             self._waiting = False
             now = self._loop.now()
@@ -164,6 +217,9 @@ class Membership:
                 except (PeerProtocolError, zmq.ZMQError) as error:  # cursors or endpoints that are none
                     self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
                     return
+            elif isinstance(message, m.Refused) and message.again:
+                self._waiting = True  # asked again when the patience for an answer has run out
+                self.trouble = message.why
             elif isinstance(message, m.Refused):
                 self._refuse(message.why)
             elif isinstance(message, m.HeartbeatReply) and self.registered:
@@ -210,7 +266,10 @@ class Membership:
             # A daemon gets work when it has said something: that this reply has arrived.
             self._heartbeat_at = now if self._silence is not None else now + self._beat_s
             self._progress = Progress()
+            self.trouble = None
             self._owner.on_welcome(welcome._replace(resume=resume))
+        if self._ticket is not None:
+            self._open_control()
         if self._silence is not None:
             self._silence.registered(again, resume, self.stream.link.last)
 
@@ -219,8 +278,10 @@ class Membership:
     def _open_lane(self, welcome: m.Registered) -> None:
         self._close_lane()
         lane = make(self._context, zmq.PULL)
+        present(lane, self._own)
         lane.setsockopt(zmq.RECONNECT_IVL, -1)  # a lane is for one registration: never come back to its port
         outbox = make(self._context, zmq.PUSH, linger_ms=1000)
+        present(outbox, self._own)
         outbox.setsockopt(zmq.RECONNECT_IVL, 50)
         outbox.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         if not welcome.lane.startswith("inproc:"):
@@ -354,7 +415,4 @@ class Membership:
         """Close every socket; what is unsent is kept for `linger_ms`."""
         self.registered = False
         self._close_lane(linger_ms)
-        if self._control is not None:
-            self._loop.forget(self._control)
-            close(self._control)
-            self._control = None
+        self._close_control()

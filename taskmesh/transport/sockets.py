@@ -13,6 +13,7 @@ from ..errors import AddressError
 
 HIGH_WATER = 2000  # messages; a fuse: links keep at most 512 in flight
 MAX_SOCKETS = 16_384
+HANDSHAKE_MS = 5000  # whoever has not finished saying who he is by then is cut off
 NOBLOCK, POLLIN = int(zmq.NOBLOCK), int(zmq.POLLIN)  # arithmetic on enum members is slow
 EVENTS, RCVMORE = zmq.EVENTS, zmq.RCVMORE
 Context = zmq.Context[Any]
@@ -53,6 +54,7 @@ def make(context: Context, kind: int, linger_ms: int = 0) -> Socket:
     sock.setsockopt(zmq.SNDHWM, HIGH_WATER)
     sock.setsockopt(zmq.RCVHWM, HIGH_WATER)
     sock.setsockopt(zmq.MAXMSGSIZE, 1 << 20)  # frames have at most 256 KiB; a foreign peer may try more
+    sock.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     if kind == zmq.REQ:
         sock.setsockopt(zmq.REQ_RELAXED, 1)
         sock.setsockopt(zmq.REQ_CORRELATE, 1)

@@ -57,14 +57,19 @@ def open_envelope(frame: bytes) -> Envelope:
 
 
 class Stream:
-    """Both directions of the link to one peer under one registration `(incarnation, epoch)`."""
+    """Both directions of the link to one peer under one registration `(incarnation, epoch)`.
 
-    def __init__(self, incarnation: int, epoch: int) -> None:
+    `largest`: the longest message, in bytes, that the peer may make us assemble.
+    """
+
+    def __init__(self, incarnation: int, epoch: int, largest: int = MAX_MESSAGE) -> None:
         self.incarnation = incarnation
         self.epoch = epoch
+        self.largest = largest
         self.link = Link()
         self._parts: list[bytes] = []
         self._parts_bytes = 0
+        self._skipping = False  # the rest of a message that is too long
 
     def renew(self, incarnation: int, epoch: int, peer_seen: int | None, now: float) -> None:
         """Go on under a new registration; `peer_seen=None` starts a new link from 1.
@@ -75,8 +80,7 @@ class Stream:
         self.epoch = epoch
         if peer_seen is None:
             self.link = Link()
-            self._parts.clear()
-            self._parts_bytes = 0
+            self._parts, self._parts_bytes, self._skipping = [], 0, False
         else:
             self.link.resume(peer_seen, now)
 
@@ -135,6 +139,9 @@ class Stream:
         self.link.on_ack(envelope.ack, now)
         if envelope.flags == ACK or not self.link.accept(envelope.seq, now):
             return None
+        if self._skipping:
+            self._skipping = envelope.flags != LAST
+            return None
         if envelope.flags == LAST and not self._parts:
             return cast(LinkMessage, decode(envelope.body))
         if envelope.flags == MORE and len(envelope.body) != MAX_BODY:
@@ -142,13 +149,15 @@ class Stream:
             raise PeerProtocolError(f"a fragment of {len(envelope.body)} bytes that is not the last")
         self._parts.append(bytes(envelope.body))
         self._parts_bytes += len(envelope.body)
-        if envelope.flags == LAST or self._parts_bytes > MAX_MESSAGE:
-            body, size = b"".join(self._parts), self._parts_bytes
+        if self._parts_bytes > self.largest:
             self._parts, self._parts_bytes = [], 0
-            if size > MAX_MESSAGE:
-                raise PeerProtocolError(f"a message of over {MAX_MESSAGE} bytes")
-            return cast(LinkMessage, decode(body))
-        return None
+            self._skipping = envelope.flags != LAST
+            raise PeerProtocolError(f"a message of over {self.largest:,} bytes")
+        if envelope.flags != LAST:
+            return None
+        body = b"".join(self._parts)
+        self._parts, self._parts_bytes = [], 0
+        return cast(LinkMessage, decode(body))
 
 
 def pack_control(message: ControlMessage) -> bytes:

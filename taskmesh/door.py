@@ -1,0 +1,190 @@
+"""The door of a hub: its keys, who comes in by which, and the record of that.
+
+`core.access` decides; this gives it the keys that connections were authenticated by, keeps tickets in the hub's keyring,
+and writes down what happened. A hub without keys, on `ipc://` or `--insecure`, has a door that is open: whoever can
+reach it may do everything.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from .complaints import Complaint, Complaints
+from .core import messages as m
+from .core.access import CONTROL, LOCAL, NEVER, Access, Grant, Registered, Role
+from .errors import KeysError
+from .transport.curve import Arrival, Zap, get_from, guard
+from .transport.loop import Loop
+from .transport.sockets import Context, Socket, get
+
+if TYPE_CHECKING:
+    from .security.audit import Audit
+    from .security.keyring import Keyring
+
+CHECK_EVERY_S = 1.0
+
+
+class Door:
+    """Whoever comes to a hub comes by this.
+
+    Parameters
+    ----------
+    keyring
+        The hub's keys and tickets; None: it has none, and everybody may come in.
+    audit
+        Where to write what happens; None: nowhere.
+    complaints
+        Where refusals are counted.
+    context, loop
+        Of the hub's sockets.
+    """
+
+    def __init__(
+        self, keyring: Keyring | None, audit: Audit | None, complaints: Complaints, context: Context, loop: Loop
+    ) -> None:
+        self._keyring = keyring
+        self._audit = audit
+        self._complaints = complaints
+        self._loop = loop
+        self.access = Access(keyring.grants if keyring is not None else ())
+        self._check_at = 0.0
+        self._zap = Zap(context, loop, self._admit) if keyring is not None else None
+
+    @property
+    def secure(self) -> bool:
+        """Whether there are keys."""
+        return self._keyring is not None
+
+    def guard(self, sock: Socket, domain: str) -> None:
+        """Have a socket, before it is bound, let in only who may use this channel."""
+        if self._keyring is not None:
+            guard(sock, self._keyring.secret_key, domain)
+
+    def get(self, sock: Socket) -> Arrival | None:
+        """The next frame of a guarded socket, and by which key it came."""
+        if self._keyring is not None:
+            return get_from(sock)
+        frame = get(sock)
+        return None if frame is None else Arrival(frame, b"", "")
+
+    def _admit(self, domain: str, key: bytes, address: str) -> bool:
+        why = self.access.objection(domain, key, time.time())
+        if why is None:
+            return True
+        self._complaints.add(Complaint.CONNECTION, f"{address} on {domain}: {why}", self._loop.now())
+        self.note("connection refused", address=address, channel=domain, why=why)
+        return False
+
+    # ---- who it is ------------------------------------------------------------------------------------------
+
+    def holder(self, key: bytes) -> Grant | None:
+        """The ticket of whoever has sent this on control; None if it has none that is good."""
+        if self._keyring is None:
+            return LOCAL
+        live = self.access.registration(key)
+        grant = self.access.grant(live.ticket) if live is not None else self.access.holder(key)
+        return grant if grant is not None and grant.objection(time.time()) is None else None
+
+    def objection(self, request: m.Register, key: bytes) -> str | None:
+        """Why this request for a registration is not even looked at."""
+        if self._keyring is None:
+            return None
+        why = self.access.ticket_objection(key, time.time())
+        if why is not None:
+            return why
+        if not request.secret:
+            return "a registration needs a secret"
+        live = self.access.registration(request.key)
+        if live is not None and live.instance == request.instance:
+            return None  # a repetition: what follows from it is the roster's business
+        return None if self.access.may_use(request.key) else "a registration needs a fresh key of its own"
+
+    def speaks_for(self, key: bytes, epoch: int) -> bool:
+        """Whether what comes by this key is of the registration `epoch`."""
+        return self._keyring is None or self.access.speaks_for(key, epoch)
+
+    def enter(self, request: m.Register, epoch: int, ticket: str) -> bool:
+        """A registration begins. False: its key is not fresh."""
+        if self._keyring is None:
+            return True
+        if not self.access.may_use(request.key):
+            return False
+        self.access.enter(request.key, Registered(epoch, request.instance, request.role, ticket))
+        return True
+
+    def leave(self, epoch: int) -> None:
+        """A registration is over."""
+        self.access.leave(epoch)
+
+    # ---- tickets --------------------------------------------------------------------------------------------
+
+    def administer(self, request: m.ControlMessage, holder: Grant) -> m.ControlMessage:
+        """Do what an admin asks for; `holder` is whose ticket asks."""
+        asks = {m.CreateTicket: "create a ticket", m.RevokeTicket: "revoke a ticket", m.ListTickets: "list tickets"}
+        what = asks[type(request)]
+        if self._keyring is None:
+            return m.Refused("this hub has no keys, so it has no tickets (--insecure, or ipc://)")
+        if holder.role is not Role.ADMIN:
+            why = f"the {holder.role} ticket {holder.name!r} may not {what}: that takes an admin ticket"
+            self.note("command refused", ticket=holder.name, command=what)
+            self._complaints.add(Complaint.REQUEST, why, self._loop.now())
+            return m.Refused(why)
+        try:
+            self._change(self._keyring, request, holder)
+        except (KeysError, ValueError) as error:
+            return m.Refused(str(error))
+        from .security.keyring import document
+
+        return m.Tickets(json.dumps(document(self._keyring.grants, time.time())).encode())
+
+    def _change(self, keyring: Keyring, request: m.ControlMessage, holder: Grant) -> None:
+        now = time.time()
+        if isinstance(request, m.CreateTicket):
+            if not self.access.may_use(request.key):
+                raise ValueError("a ticket needs a key of 32 bytes that nothing else has")
+            expires_at = now + request.valid_s if request.valid_s else NEVER
+            grant = keyring.create(request.name, Role(request.role), request.key, now, expires_at)
+            self.access.put(grant)
+            self.note(
+                "ticket created", name=grant.name, role=grant.role, valid_s=request.valid_s or None, by=holder.name
+            )
+        elif isinstance(request, m.RevokeTicket):
+            self.access.put(keyring.revoke(request.name, now))
+            self._check_at = 0.0
+            self.note("ticket revoked", name=request.name, by=holder.name)
+
+    def ended(self, now: float) -> list[tuple[str, str]]:
+        """Tickets that have ended since this was last asked, and why. `now` is the loop's time."""
+        if self._keyring is None or now < self._check_at:
+            return []
+        self._check_at = now + CHECK_EVERY_S
+        wall = time.time()
+        ended = [(grant.name, grant.objection(wall) or "") for grant in self.access.ended(wall)]
+        for name, why in ended:
+            self.note("ticket ended", name=name, why=why)
+        return ended
+
+    def next_deadline(self) -> float:
+        """When `ended` should be asked, in the loop's time; tickets expire by wall clock, so it is looked at often."""
+        if self._keyring is None or (self._check_at and self.access.next_expiry() == NEVER):
+            return NEVER
+        return self._check_at
+
+    # ---- the record -----------------------------------------------------------------------------------------
+
+    def note(self, event: str, **fields: object) -> None:
+        """Write it to the audit log."""
+        if self._audit is not None:
+            self._audit.write(event, **fields)
+
+    def close(self) -> None:
+        """Nobody comes in any more."""
+        if self._zap is not None:
+            self._zap.close()
+        if self._audit is not None:
+            self._audit.close()
+
+
+__all__ = ["CONTROL", "Door"]
