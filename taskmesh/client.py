@@ -23,20 +23,24 @@ from .collector import Collector
 from .core import messages as m
 from .core.ranges import Ranges, add
 from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, WEIGHT, ClientSpec, Session
-from .errors import HubFull, HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
+from .errors import HubFull, HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError
 from .futures import Future, settle_cancelled, settle_error
 from .outcomes import settle
+from .sizes import show_size
+from .transport.curve import Credentials
 from .transport.loop import SPIN_S, Loop
 from .transport.membership import Membership
 from .transport.sockets import new_context
 from .transport.waker import Waker
 from .window import WINDOW, Window, in_event_loop
+from .wire.stream import MAX_MESSAGE as LARGEST
 
 log = logging.getLogger("taskmesh")
 
 LOST_AFTER_S = 60.0
 NEVER = float("inf")
 LARGE_CALL = 4096  # bytes
+ENVELOPE = 4096  # bytes of a message beside its largest part
 LONE_WEIGHT = 16 * 1024  # with less than this unsettled, bytes, somebody probably waits for it
 GOODBYE_S = 1.0
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -121,6 +125,8 @@ class Client:
         Seconds without a hub after which pending tasks fail; None: never (a private hub is revived).
     window, window_timeout
         See `window.Window`.
+    ticket
+        The keys of a ticket; None for a hub without keys.
     """
 
     def __init__(
@@ -131,6 +137,7 @@ class Client:
         lost_after: float | None = LOST_AFTER_S,
         window: int = WINDOW,
         window_timeout: float | None = None,
+        ticket: Credentials | None = None,
     ) -> None:
         self.instance = secrets.randbits(64)
         self.control = control
@@ -171,7 +178,8 @@ class Client:
             __version__,
             PYTHON,
         )
-        self.membership = Membership(self._context, self._loop, control, register, self, self.lock)
+        self.membership = Membership(self._context, self._loop, control, register, self, self.lock, ticket=ticket)
+        self._largest = LARGEST
         self._loop.add_part(self)
         self._thread = threading.Thread(target=self._run, name="taskmesh-receive", daemon=True)
 
@@ -190,7 +198,10 @@ class Client:
         if self.error is not None:
             raise self.error
         if not answered:
-            raise HubUnreachable(f"no hub answered at {self.control} within {timeout:g} s")
+            trouble = self.membership.trouble
+            raise HubUnreachable(
+                f"no hub answered at {self.control} within {timeout:g} s" + (f": {trouble}" if trouble else "")
+            )
 
     def in_receive_thread(self) -> bool:
         """Whether the caller is a callback of one of this session's futures."""
@@ -208,6 +219,7 @@ class Client:
         limits: m.Limits = m.NO_LIMITS,
     ) -> Place:
         """Make a function known to the hub."""
+        self._require_fit(len(body), f"the function {name}")
         with self.lock:
             self._require_open()
             spec, _ = self.session.define(name, body, digest, init, priority, limits)
@@ -223,6 +235,8 @@ class Client:
         spec = place.spec
         # Once for a chunk is enough: what is gathered in it meanwhile is little, unless the call is large.
         starts = spec.open is None or len(leaf) >= LARGE_CALL
+        if len(leaf) >= LARGE_CALL:
+            self._require_fit(len(leaf), f"the arguments of {spec.name}")
         if starts and self.session.weight + len(leaf) > self.window.size - WEIGHT:
             self._wait_for_room(len(leaf) + WEIGHT)
         with self.lock:
@@ -253,6 +267,7 @@ class Client:
     ) -> tuple[int, int]:
         """A chunk of map leaves; returns number of its first task, and how many."""
         size = sum(map(len, leaves)) + WEIGHT * len(leaves)
+        self._require_fit(size, f"the items of {place.name}")
         if self.session.weight + size > self.window.size:
             self._wait_for_room(size)
         with self.lock:
@@ -267,6 +282,14 @@ class Client:
         if not self.in_receive_thread() and not self._over():
             self.flush_all()  # what is still being gathered is not weighed yet
             self.window.wait(size)
+
+    def _require_fit(self, size: int, what: str) -> None:
+        """Nothing is sent that the hub would drop."""
+        if size + ENVELOPE > self._largest:
+            raise PayloadError(
+                f"{what} take {show_size(size)} pickled, and the hub at {self.control} takes messages of up to "
+                f"{show_size(self._largest)} (--max-message): pass the name of a file, or split them"
+            )
 
     def _over(self) -> bool:
         return self.error is not None or self._closing
@@ -399,6 +422,7 @@ class Client:
         is offered again, the hub would take the older chunks for repetitions.
         """
         self._lost_since = None
+        self._largest = welcome.largest
         if not welcome.resume and self._welcomed.is_set():
             if self._closed:
                 self._send([m.Close()])

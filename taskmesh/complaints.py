@@ -38,12 +38,13 @@ class Complaints:
         self._said_at = dict.fromkeys(Complaint, -NEVER)
         self._said = dict.fromkeys(Complaint, 0)
 
-    def add(self, kind: Complaint, what: str, now: float) -> None:
-        """One more; `what` says who did what."""
+    def add(self, kind: Complaint, what: str, now: float) -> bool:
+        """One more; `what` says who did what. Returns whether it was logged."""
         self.counts[kind] += 1
         if now - self._said_at[kind] < SAY_EVERY_S:
-            return
+            return False
         unsaid = self.counts[kind] - self._said[kind] - 1
         more = f" (and {unsaid:,} more since the last such line)" if unsaid else ""
         log.warning("%s %s%s", _WORDS[kind], what, more)
         self._said_at[kind], self._said[kind] = now, self.counts[kind]
+        return True

@@ -1,8 +1,8 @@
 """The door of a hub: its keys, who comes in by which, and the record of that.
 
-`core.access` decides; this gives it the keys that connections were authenticated by, keeps tickets in the hub's keyring,
-and writes down what happened. A hub without keys, on `ipc://` or `--insecure`, has a door that is open: whoever can
-reach it may do everything.
+`core.access` decides; this gives it the keys that connections were authenticated by, keeps tickets in the hub's
+keyring, and writes down what happened. A hub without keys, on `ipc://` or `--insecure`, has a door that is open:
+whoever can reach it may do everything.
 """
 
 from __future__ import annotations
@@ -33,19 +33,15 @@ class Door:
     ----------
     keyring
         The hub's keys and tickets; None: it has none, and everybody may come in.
-    audit
-        Where to write what happens; None: nowhere.
     complaints
         Where refusals are counted.
     context, loop
         Of the hub's sockets.
     """
 
-    def __init__(
-        self, keyring: Keyring | None, audit: Audit | None, complaints: Complaints, context: Context, loop: Loop
-    ) -> None:
+    def __init__(self, keyring: Keyring | None, complaints: Complaints, context: Context, loop: Loop) -> None:
         self._keyring = keyring
-        self._audit = audit
+        self._audit: Audit | None = None
         self._complaints = complaints
         self._loop = loop
         self.access = Access(keyring.grants if keyring is not None else ())
@@ -73,8 +69,8 @@ class Door:
         why = self.access.objection(domain, key, time.time())
         if why is None:
             return True
-        self._complaints.add(Complaint.CONNECTION, f"{address} on {domain}: {why}", self._loop.now())
-        self.note("connection refused", address=address, channel=domain, why=why)
+        if self._complaints.add(Complaint.CONNECTION, f"{address} on {domain}: {why}", self._loop.now()):
+            self.note("connection refused", address=address, channel=domain, why=why)
         return False
 
     # ---- who it is ------------------------------------------------------------------------------------------
@@ -128,8 +124,8 @@ class Door:
             return m.Refused("this hub has no keys, so it has no tickets (--insecure, or ipc://)")
         if holder.role is not Role.ADMIN:
             why = f"the {holder.role} ticket {holder.name!r} may not {what}: that takes an admin ticket"
-            self.note("command refused", ticket=holder.name, command=what)
-            self._complaints.add(Complaint.REQUEST, why, self._loop.now())
+            if self._complaints.add(Complaint.REQUEST, why, self._loop.now()):
+                self.note("command refused", ticket=holder.name, command=what)
             return m.Refused(why)
         try:
             self._change(self._keyring, request, holder)
@@ -138,6 +134,16 @@ class Door:
         from .security.keyring import document
 
         return m.Tickets(json.dumps(document(self._keyring.grants, time.time())).encode())
+
+    def publish(self, address: str) -> None:
+        """Make the first tickets, see `Keyring.first_tickets`, and begin the audit log."""
+        if self._keyring is not None:
+            from .security.audit import Audit
+
+            self._audit = Audit(self._keyring.directory / "audit.jsonl")
+            self._keyring.first_tickets(address)
+            for grant in self._keyring.grants:
+                self.access.put(grant)
 
     def _change(self, keyring: Keyring, request: m.ControlMessage, holder: Grant) -> None:
         now = time.time()

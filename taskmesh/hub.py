@@ -22,7 +22,7 @@ from .complaints import Complaint, Complaints
 from .core import actions as a
 from .core import messages as m
 from .core.access import CONTROL, LOCAL, SINK, SUBMIT, Grant, Role
-from .core.quota import Quotas
+from .core.quota import DEFAULT, Quotas
 from .core.roster import DEAD_AFTER_S
 from .core.scheduler import SESSION_GRACE_S, Scheduler
 from .core.statistics import Statistics
@@ -40,7 +40,6 @@ from .wire.stream import MAX_MESSAGE as LARGEST
 from .wire.stream import Stream, open_envelope, pack_control, unpack_control
 
 if TYPE_CHECKING:
-    from .security.audit import Audit
     from .security.keyring import Keyring
 
 log = logging.getLogger("taskmesh.hub")
@@ -75,8 +74,6 @@ class HubConfig:
         How much it takes in.
     keyring
         Its keys and tickets; None: it has none, and whoever reaches it may do everything.
-    audit
-        Where to write who came and what admins did.
     """
 
     address: Address
@@ -85,9 +82,8 @@ class HubConfig:
     settle_s: float = SETTLE_S
     grace_s: float = SESSION_GRACE_S
     store: OpenStore | None = None
-    quotas: Quotas = Quotas()
+    quotas: Quotas = DEFAULT
     keyring: Keyring | None = None
-    audit: Audit | None = None
 
 
 class _Inboxes(NamedTuple):
@@ -113,7 +109,7 @@ class Hub:
         self.incarnation = secrets.randbits(64)
         first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
         self.complaints = Complaints()
-        self._door = Door(config.keyring, config.audit, self.complaints, context, loop)
+        self._door = Door(config.keyring, self.complaints, context, loop)
         self._journal = Journal(config.store, loop, self) if config.store is not None else None
         self.scheduler = Scheduler(
             __version__, PYTHON, loop.now(), first_fence, config.dead_after_s, config.settle_s, config.grace_s,
@@ -213,9 +209,7 @@ class Hub:
         if messages:
             self._act(a.Delivered(lane.instance, messages), now)
 
-    def _answer_register(
-        self, request: m.Register, holder: Grant, arrival: Arrival, now: float
-    ) -> m.ControlMessage:
+    def _answer_register(self, request: m.Register, holder: Grant, arrival: Arrival, now: float) -> m.ControlMessage:
         lane = self._lanes.by_instance.get(request.instance)
         if (
             lane is None
@@ -242,11 +236,11 @@ class Hub:
         self, refusal: a.Refuse, request: m.Register, holder: Grant, arrival: Arrival, now: float
     ) -> m.ControlMessage:
         who = f"{request.role} {request.name} on {request.host}"
-        self.complaints.add(Complaint.PEER, f"{who}{_of(arrival, holder)}: {refusal.why}", now)
-        self._door.note(
-            "registration refused", role=request.role, name=request.name, host=request.host, ticket=holder.name,
-            address=arrival.address, why=refusal.why,
-        )  # fmt: skip
+        if self.complaints.add(Complaint.PEER, f"{who}{_of(arrival, holder)}: {refusal.why}", now):
+            self._door.note(
+                "registration refused", role=request.role, name=request.name, host=request.host, ticket=holder.name,
+                address=arrival.address, why=refusal.why,
+            )  # fmt: skip
         return m.Refused(refusal.why, refusal.again)
 
     def _admit(
@@ -485,16 +479,26 @@ class Hub:
         if failure is not None:
             raise failure
 
+    def publish(self, address: str) -> None:
+        """Make tickets for processes of this user, which name `address`, unless there are any.
+
+        Raises
+        ------
+        KeysError
+            They cannot be written.
+        """
+        self._door.publish(address)
+
     def document(self, now: float, holder: Grant = LOCAL) -> dict[str, object]:
-        """What `taskmesh status` shows to the holder of a ticket: all to an admin, to others no sessions but their own."""
+        """What `taskmesh status` shows to a ticket's holder: to an admin all, to others no sessions but their own."""
         statistics: Statistics = self.scheduler.statistics(now)
-        document = {
+        document: dict[str, object] = {
             "address": str(self.address),
             "version": __version__,
             "python": PYTHON,
             "secure": self._door.secure,
             **statistics.as_dict(),
-            **self.complaints.counts,
+            **{str(kind): count for kind, count in self.complaints.counts.items()},
         }
         if holder.role is not Role.ADMIN:
             document["sessions"] = [s for s in statistics.as_dict()["sessions"] if s["ticket"] == holder.name]

@@ -27,11 +27,11 @@ from .client import LOST_AFTER_S, Client, Place
 from .core.limits import LEAF_TASKS
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
+from .joining import HubChoice, choose_hub
 from .launch import PrivateHub
 from .mapping import LEAF_ITEMS, MapRun, Source
 from .task import Task, TaskOptions, call_object, in_runner, task_name
 from .transport.diagnosis import diagnose
-from .transport.endpoints import Address, parse_address
 from .window import WINDOW
 from .wire.payload import digest_of, dump_body, dump_call
 
@@ -56,8 +56,15 @@ class Mesh(concurrent.futures.Executor):
     Parameters
     ----------
     address
-        `tcp://host:port` of a hub to join; None starts a private mesh: hub, daemon and runners on this machine, over
-        sockets in a directory of their own, gone when the mesh is closed, or its process ends however it does.
+        `tcp://host:port` of a hub to join; None, without a ticket, starts a private mesh: hub, daemon and runners on
+        this machine, over sockets in a directory of their own, gone when the mesh is closed, or its process ends,
+        however it does.
+    ticket
+        Path of the ticket with which to join a hub, whose address is in it. Without one, `$TASKMESH_TICKET` is used, or
+        what is found in the configuration directory of this user.
+    insecure
+        Join a hub that runs without keys (`taskmesh hub --insecure`). Nothing is encrypted, and whoever answers there
+        sees what you submit. `$TASKMESH_INSECURE=1` says the same.
     workers
         Private mesh only: how many runners; one per core by default.
     initializer, initargs
@@ -79,6 +86,8 @@ class Mesh(concurrent.futures.Executor):
         The hub runs another release of taskmesh or Python.
     AddressError
         The address is not one.
+    TicketError
+        There is no ticket for that hub, or it cannot be used.
     MeshStartError
         The private mesh did not start.
     NestedMeshError
@@ -89,6 +98,8 @@ class Mesh(concurrent.futures.Executor):
         self,
         address: str | None = None,
         *,
+        ticket: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
         workers: int | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
@@ -111,12 +122,12 @@ class Mesh(concurrent.futures.Executor):
             raise ValueError(f"window_timeout must be None or seconds from 0 on, not {window_timeout!r}")
         self._window = (window, window_timeout)
         self._init = pack_initializer(initializer, initargs)
-        if address is None:
+        if address is None and ticket is None:
             self._start_private(workers, connect_timeout)
         elif workers is not None:
             raise ValueError("workers= is for a private mesh; a hub's daemons say how many runners they have")
         else:
-            self._join(parse_address(address), connect_timeout)
+            self._join(choose_hub(address, ticket, insecure), connect_timeout)
         assert self._client is not None
         self._finalizer: weakref.finalize[Any, Mesh] = weakref.finalize(self, _drop, self._client, self._private)
         self._finalizer.atexit = False  # `_close_all` sees to it
@@ -138,10 +149,11 @@ class Mesh(concurrent.futures.Executor):
             self._private.close()
             raise
 
-    def _join(self, address: Address, timeout: float) -> None:
+    def _join(self, hub: HubChoice, timeout: float) -> None:
+        address = hub.address
         self._max_workers = default_workers()  # what others size their batches by; the hub's daemons come and go
         self.address = str(address)
-        client = Client(address.control, _session_name(), None, LOST_AFTER_S, *self._window)
+        client = Client(address.control, _session_name(), None, LOST_AFTER_S, *self._window, hub.credentials)
         try:
             client.start(timeout)
         except HubUnreachable as error:
@@ -391,12 +403,12 @@ class Mesh(concurrent.futures.Executor):
 
 
 def current_mesh() -> Mesh:
-    """The mesh of the innermost enclosing `with`, else the hub at `$TASKMESH_HUB`, else a private one for good.
+    """The mesh of the innermost `with`, else that of `$TASKMESH_HUB` or `$TASKMESH_TICKET`, else a private one.
 
     Raises
     ------
     HubUnreachable
-        `$TASKMESH_HUB` names a hub that does not answer.
+        `$TASKMESH_HUB` or `$TASKMESH_TICKET` names a hub that does not answer.
     NestedMeshError
         Called inside a task.
     """
@@ -410,7 +422,8 @@ def current_mesh() -> Mesh:
             return mesh
     with _default_lock:
         if _default is None or _default._closed:
-            _default = Mesh(os.environ.get("TASKMESH_HUB") or None)
+            named = os.environ.get("TASKMESH_HUB") or None
+            _default = Mesh(named, ticket=None if named else os.environ.get("TASKMESH_TICKET") or None)
         return _default
 
 

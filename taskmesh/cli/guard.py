@@ -1,36 +1,23 @@
-"""Nobody gets in by accident: an address that other machines can reach needs `--insecure`."""
+"""Nobody gets in by accident: what a hub without keys means, and directories that are this user's alone."""
 
 from __future__ import annotations
 
+import platform
 import stat
 from pathlib import Path
 
 from ..errors import AddressError
 from ..transport.endpoints import Address
-from .exits import CommandError, ExitCode
 from .logs import notices
 
 HUB_RISK = "a task is code, so whoever reaches this port can run anything on the workers: it is an open shell"
 WORKER_RISK = "a task is code, so whoever answers there can run anything here, as you"
 
 
-def require_local(address: Address, insecure: bool, risk: str) -> None:
-    """Refuse an address that is not this machine's own, unless told otherwise; then warn.
-
-    Raises
-    ------
-    CommandError
-        The address is not loopback or ipc, and `insecure` is false.
-    """
-    if address.is_local:
-        return
-    if not insecure:
-        raise CommandError(
-            ExitCode.USAGE,
-            f"refusing {address}: nothing is encrypted or authenticated yet, and {risk}. "
-            f"Use 127.0.0.1 or ipc://, or add --insecure on a network that you trust",
-        )
-    notices.warning("%s is not encrypted or authenticated (--insecure): %s", address, risk)
+def warn_insecure(address: Address, risk: str) -> None:
+    """Say at every start what it means to have no keys."""
+    whom = "other users of this machine can reach it" if address.is_local else "whoever is on the network can reach it"
+    notices.warning("%s is neither encrypted nor authenticated (--insecure), and %s: %s", address, whom, risk)
 
 
 def private_directory(path: str) -> Path:
@@ -50,3 +37,8 @@ def private_directory(path: str) -> Path:
     if mode & 0o077:
         raise AddressError(f"cannot listen in {path}: others may enter it, and could run tasks; chmod 700 it first")
     return directory
+
+
+def host_name() -> str:
+    """What this machine is called."""
+    return platform.node() or "localhost"

@@ -9,21 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from ..core.quota import DEFAULT, Quotas
 from ..core.scheduler import SESSION_GRACE_S
 from ..errors import AddressError, StoreError
+from ..sizes import show_size
 from ..store import default_store_url, open_store, store_path
 from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
 from .exits import CommandError, ExitCode
-from .guard import HUB_RISK, private_directory, require_local
+from .guard import HUB_RISK, private_directory, warn_insecure
+from .keys import keyring, publish
 from .logs import plural, set_up
-from .options import DEFAULT_HUB, Insecure, Level, LogLevel, examples
+from .options import DEFAULT_HUB, Insecure, Level, LogLevel, examples, size
 
 if TYPE_CHECKING:
     from ..hub import Hub
+    from ..security.keyring import Keyring
     from ..transport.loop import Loop
 
 CHANNELS = 3  # control, submit, sink: consecutive ports
@@ -32,9 +36,10 @@ EXAMPLES = examples(
     ("taskmesh hub --listen tcp://127.0.0.1:0", "On free ports; the first line of output names the address."),
     ("taskmesh hub --listen ipc:///run/user/1000/taskmesh", "No ports: sockets in a directory of your own."),
     (
-        "taskmesh hub --listen tcp://10.0.0.5:5555 --lanes 5600-5699 --insecure",
-        "For at most 100 clients and workers. The firewall lets in 5555-5557 and 5600-5699.",
+        "taskmesh hub --listen tcp://10.0.0.5:5555 --lanes 5600-5699",
+        "For other machines, which need a ticket each. The firewall lets in 5555-5557 and 5600-5699.",
     ),
+    ("taskmesh ticket create --role worker --name gpu-box", "The ticket for one: bring the file there."),
 )
 
 
@@ -76,12 +81,61 @@ def hub(
             help="How long a client that was cut off may stay away before its work is cancelled.",
         ),
     ] = SESSION_GRACE_S,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            envvar="TASKMESH_KEYS",
+            help="Where this hub's keys and tickets are; made at the first start. "
+            "[dim]\\[default: ~/.config/taskmesh/hub-PORT; with port 0 they go with the hub][/]",
+        ),
+    ] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            envvar="TASKMESH_ADVERTISE",
+            help="The address by which others reach this hub, for its tickets. [dim]\\[default: that of --listen][/]",
+        ),
+    ] = None,
+    max_peers: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", envvar="TASKMESH_MAX_PEERS", help="How many clients and workers may be there at a time."
+        ),
+    ] = int(DEFAULT.peers),
+    max_registrations: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            metavar="N",
+            envvar="TASKMESH_MAX_REGISTRATIONS",
+            help="How many may join per second; five times as many at once.",
+        ),
+    ] = DEFAULT.registrations_per_s,
+    max_queued: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            envvar="TASKMESH_MAX_QUEUED",
+            help="What one client may have here, in calls that have not ended and results that it has not fetched.",
+        ),
+    ] = show_size(DEFAULT.queued_bytes).replace(" ", ""),
+    max_message: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            envvar="TASKMESH_MAX_MESSAGE",
+            help="How large the arguments of a call, or its result, may be at most.",
+        ),
+    ] = show_size(DEFAULT.message_bytes).replace(" ", ""),
     insecure: Insecure = False,
     log_level: Level = LogLevel.INFO,
 ) -> None:
     """Run a hub: clients submit tasks to it, workers fetch tasks from it.
 
-    Prints one line with its address when it can be joined.
+    Prints one line with its address when it can be joined. Everything is encrypted, and whoever joins needs a ticket:
+    processes of this user on this machine find theirs by themselves, for others see: taskmesh ticket.
 
     Ctrl-C drains: new sessions are refused, what was submitted is finished. A second one stops at once. SIGTERM
     stops at once when the work is stored: the next hub there goes on with it, and clients and workers wait for that.
@@ -90,9 +144,26 @@ def hub(
     set_up(log_level)
     address = resolve(parse_address(listen, port_zero=True))
     ports = _lanes(address, lanes)
-    require_local(address, insecure, HUB_RISK)
-    with _alone(address):
-        raise typer.Exit(_serve(address, ports, store or _default_store(address), session_grace))
+    quotas = Quotas(
+        max_peers, max_registrations, size(max_queued, "--max-queued"), size(max_message, "--max-message")
+    )  # fmt: skip
+    if insecure:
+        warn_insecure(address, HUB_RISK)
+    reached_by = str(parse_address(advertise)) if advertise is not None else None
+    with _alone(address), keyring(address, keys, insecure) as ring:
+        setup = Setup(address, ports, store or _default_store(address), session_grace, quotas, reached_by)
+        raise typer.Exit(_serve(setup, ring))
+
+
+class Setup(NamedTuple):
+    """How to run a hub: its address, its lanes' ports, its store's URL, and how others reach it."""
+
+    address: Address
+    lanes: tuple[int, int] | None
+    store: str
+    session_grace: float
+    quotas: Quotas
+    reached_by: str | None
 
 
 def _default_store(address: Address) -> str:
@@ -190,24 +261,29 @@ class HubService:
         return f"{plural(tasks, 'task')} left: {where}"
 
 
-def _serve(address: Address, lanes: tuple[int, int] | None, store: str, session_grace: float) -> int:
+def _serve(setup: Setup, ring: Keyring | None) -> int:
     from ..hub import Hub, HubConfig
     from ..transport.loop import Loop
     from ..transport.sockets import new_context
     from .service import Stopper
 
     context, loop = new_context(), Loop()
-    stored = store_path(store) is not None
-    opened = partial(open_store, store) if stored else None
+    stored = store_path(setup.store) is not None
+    opened = partial(open_store, setup.store) if stored else None
+    config = HubConfig(
+        setup.address, setup.lanes, grace_s=setup.session_grace, store=opened, quotas=setup.quotas, keyring=ring
+    )
     try:
-        hub = Hub(HubConfig(address, lanes, grace_s=session_grace, store=opened), context, loop)
+        hub = Hub(config, context, loop)
+        if ring is not None:
+            publish(hub, ring, setup.reached_by)
     except (AddressError, StoreError) as error:
         context.destroy(linger=0)
         code = ExitCode.STORE if isinstance(error, StoreError) else ExitCode.ADDRESS
         raise CommandError(code, str(error)) from None
     cost = "and what is left runs when a hub is started here again" if stored else "and what is left is not run"
     stopper = Stopper(loop, HubService(hub, loop, stored), cost)
-    print(f"taskmesh hub is ready at {hub.address}{_remarks(address, lanes, store)}", flush=True)
+    print(f"taskmesh hub is ready at {hub.address}{_remarks(setup, ring)}", flush=True)
     loop.run()
     unfinished = stored and not hub.drained
     try:
@@ -219,9 +295,12 @@ def _serve(address: Address, lanes: tuple[int, int] | None, store: str, session_
     return stopper.exit_code
 
 
-def _remarks(address: Address, lanes: tuple[int, int] | None, store: str) -> str:
+def _remarks(setup: Setup, ring: Keyring | None) -> str:
+    address, lanes, store = setup.address, setup.lanes, setup.store
     remarks = [f"lanes {lanes[0]}-{lanes[1]}"] if lanes and address.scheme == "tcp" else []
     remarks.append("work is kept in memory only" if store == "memory" else f"work is kept in {store_path(store)}")
     if address.host in ("0.0.0.0", "::"):
         remarks.insert(0, "every address of this machine")
+    if ring is not None:
+        remarks.append(f"keys and tickets are in {ring.directory}")
     return f" ({'; '.join(remarks)})" if remarks else ""

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..sizes import parse_size
+
 DEFAULT_HUB = "tcp://127.0.0.1:5555"
 
 
@@ -25,8 +27,17 @@ Insecure = Annotated[
         "--insecure",
         envvar="TASKMESH_INSECURE",
         metavar="",
-        help="Allow an address that other machines can reach. Nothing is encrypted or authenticated yet, and "
+        help="Go without keys and tickets, on both sides. Nothing is encrypted or authenticated then, and "
         "a task is code: whoever reaches the ports can run anything. Only on a network that you trust.",
+    ),
+]
+TicketFile = Annotated[
+    str | None,
+    typer.Option(
+        "--ticket",
+        metavar="FILE",
+        envvar="TASKMESH_TICKET",
+        help="The ticket with which to join; it also names the hub. [dim]\\[default: found, on the hub's machine][/]",
     ),
 ]
 Level = Annotated[
@@ -49,3 +60,19 @@ def examples(*pairs: tuple[str, str]) -> str:
     """The epilog of a verb: example command lines, each with what it is for."""
     shown = [f"[bold cyan]{command}[/]  [dim]# {purpose}[/]" for command, purpose in pairs]
     return "\n\n".join(["[bold]Examples[/]", *shown])
+
+
+def size(given: str | None, option: str) -> int:
+    """Bytes, as given to an option; 0 when nothing was given.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is no size.
+    """
+    if given is None:
+        return 0
+    try:
+        return parse_size(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

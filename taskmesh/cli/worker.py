@@ -12,12 +12,12 @@ import typer
 from taskmesh_worker.forking import NurseryProcess
 from taskmesh_worker.plan_limits import RunnerLimits
 
-from ..sizes import parse_size
-from ..transport.endpoints import Address, parse_address
+from ..core.access import Role
+from ..transport.endpoints import Address
 from .exits import CommandError, ExitCode
-from .guard import WORKER_RISK, require_local
+from .guard import WORKER_RISK, warn_insecure
 from .logs import plural, printable, set_up
-from .options import Insecure, Level, LogLevel, examples
+from .options import Insecure, Level, LogLevel, TicketFile, examples, size
 
 if TYPE_CHECKING:
     from taskmesh_worker.daemon import Daemon
@@ -29,22 +29,21 @@ EXAMPLES = examples(
     ("taskmesh worker tcp://127.0.0.1:5555", "As many runners as this machine has cores for us."),
     ("taskmesh worker tcp://127.0.0.1:5555 -n 4 --name gpu-box", "Four runners, and a name to find it by."),
     ("cd ~/project && taskmesh worker HUB", "Tasks may import the modules in ~/project."),
-    (
-        "taskmesh worker tcp://hub.lan:5555 --insecure",
-        "A hub on another machine, in a network that you trust.",
-    ),
+    ("taskmesh worker --ticket gpu-box.ticket", "A hub on another machine, which made this ticket."),
 )
 
 
 def worker(
     hub: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="HUB",
             envvar="TASKMESH_HUB",
-            help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY.",
+            show_default=False,
+            help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY. [dim]\\[default: the one in the ticket][/]",
         ),
-    ],
+    ] = None,
+    ticket: TicketFile = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -121,24 +120,12 @@ def worker(
     --drain-timeout. A second one stops at once, and what was running is started again elsewhere.
     """
     set_up(log_level)
-    address = parse_address(hub)
     if name is not None and (not name.strip() or printable(name) != name):
         raise typer.BadParameter("a name needs letters that can be shown", param_hint="--name")
-    require_local(address, insecure, WORKER_RISK)
     limits = RunnerLimits(
-        _size(memory_limit, "--memory-limit"), max_tasks_per_runner, _size(recycle_above, "--recycle-above")
+        size(memory_limit, "--memory-limit"), max_tasks_per_runner, size(recycle_above, "--recycle-above")
     )
-    raise typer.Exit(_serve(address, workers, name, connect_timeout, limits, drain_timeout))
-
-
-def _size(given: str | None, option: str) -> int:
-    """Bytes; 0 when nothing was given."""
-    if given is None:
-        return 0
-    try:
-        return parse_size(given)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
+    raise typer.Exit(_serve(hub, ticket, insecure, workers, name, connect_timeout, limits, drain_timeout))
 
 
 def _module_path() -> list[str]:
@@ -148,7 +135,9 @@ def _module_path() -> list[str]:
 
 
 def _serve(
-    address: Address,
+    hub: str | None,
+    ticket: str | None,
+    insecure: bool,
     workers: int | None,
     name: str | None,
     connect_timeout: float,
@@ -158,6 +147,11 @@ def _serve(
     path = _module_path()
     nursery = NurseryProcess(os.uname().nodename, path)  # before sockets are imported: the two load together
     try:
+        from ..joining import choose_hub
+
+        address, credentials = choose_hub(hub, ticket, insecure, Role.WORKER)
+        if credentials is None and address.scheme == "tcp":
+            warn_insecure(address, WORKER_RISK)
         from taskmesh_worker.daemon import Daemon, DaemonConfig, host_name
 
         from ..mesh import default_workers
@@ -167,7 +161,7 @@ def _serve(
 
         context, loop = new_context(), Loop()
         slots = workers or default_workers()
-        config = DaemonConfig(address.control, slots, name or host_name(), path, limits)
+        config = DaemonConfig(address.control, slots, name or host_name(), path, limits, credentials)
         daemon = Daemon(config, context, loop, nursery)
     except BaseException:
         nursery.close()

@@ -29,6 +29,7 @@ class Quotas(NamedTuple):
     message_bytes: int = 1 << 30
 
 
+DEFAULT = Quotas()
 UNLIMITED = Quotas(NEVER, NEVER, NEVER, 1 << 33)
 """Of a private mesh, which belongs to one script."""
 

@@ -88,6 +88,20 @@ class Keyring:
             os.close(self._lock)
             self._lock = -1
 
+    def move(self, directory: Path) -> None:
+        """Have the directory somewhere else, where nothing is: a hub learns its free port only after it has keys.
+
+        Raises
+        ------
+        KeysError
+            It cannot be moved.
+        """
+        try:
+            self.directory.rename(directory)
+        except OSError as error:
+            raise KeysError(f"cannot keep keys in {directory}: {error.strerror}") from None
+        self.directory = directory
+
     def remove(self) -> None:
         """Close, and remove the directory: the keys of a hub on a free port are of no use without it."""
         if self._lock >= 0:

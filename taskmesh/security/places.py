@@ -38,6 +38,11 @@ def ephemeral_directory(port: int) -> Path:
     return directory
 
 
+def nameless_directory() -> Path:
+    """Where a hub keeps its keys until it knows its port."""
+    return configuration() / f"free-of-{os.getpid()}"
+
+
 def sweep_ephemeral() -> None:
     """Remove the keys of hubs on free ports that have ended without doing so."""
     with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
 """CURVE: keys on sockets, and the ZAP handler that asks whether a key may connect (ZeroMQ RFCs 26 and 27).
 
 Keys travel and are compared as 32 raw bytes; in files, and for ZeroMQ's options, they are Z85 text of 40 characters.
-The handler is a reader on its owner's loop, so a decision is a look at a dictionary, and holds from the next handshake on.
-ZeroMQ puts what the handler names as `User-Id` on every message of that connection: here it is the key, in hexadecimal.
+The handler is a reader on its owner's loop, so a decision is a look at a dictionary, and holds from the next handshake
+on. What it names as `User-Id` ZeroMQ puts on every message of that connection: here it is the key, in hexadecimal.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def get_from(sock: Socket) -> Arrival | None:
     if sock.get(RCVMORE):
         sock.recv_multipart(zmq.NOBLOCK)
         frame = b""
-    return Arrival(frame, bytes.fromhex(message.get("User-Id")), message.get("Peer-Address"))
+    return Arrival(frame, bytes.fromhex(str(message.get("User-Id"))), str(message.get("Peer-Address")))
 
 
 class Zap:

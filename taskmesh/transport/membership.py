@@ -156,16 +156,16 @@ class Membership:
     def _read_watch(self) -> None:
         """A handshake on control has failed, or succeeded."""
         assert self._watch is not None
-        failure = self._watch.failure()
-        if failure is None:
+        why = self._watch.failure()
+        if why is None:
             return
         self.touched = True
         if self.registered:
             self.join_again()  # the hub does not know this registration's key any more
-        elif failure.final or (self._silence is None and self.stream is None):
-            self._refuse(failure.why)
+        elif self._watch.final or (self._silence is None and self.stream is None):
+            self._refuse(why)
         else:
-            self.trouble = failure.why  # of a daemon, or of who was here before: the hub may come back
+            self.trouble = why  # of a daemon, or of one who was here before: the hub may come back
 
     def _refuse(self, why: str) -> None:
         self._refused = True

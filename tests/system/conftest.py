@@ -16,6 +16,8 @@ from taskmesh import Mesh
 
 from .processes import MARK, Fleet, below, described, mesh_directories, ours, until
 
+OURS = ("TASKMESH_HUB", "TASKMESH_TICKET", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _session_of_its_own() -> Iterator[None]:
@@ -23,12 +25,14 @@ def _session_of_its_own() -> Iterator[None]:
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a job in the background ignores it, and so would all below
-    before = {name: os.environ.get(name) for name in ("TMPDIR", MARK, "TASKMESH_HUB", "XDG_STATE_HOME")}
+    before = {name: os.environ.get(name) for name in ("TMPDIR", MARK, *OURS)}
     directory = tempfile.mkdtemp(prefix="tm-")
     os.environ["TMPDIR"] = directory
     os.environ["XDG_STATE_HOME"] = directory  # where hubs keep their work
+    os.environ["XDG_CONFIG_HOME"] = f"{directory}/config"  # where their keys and tickets are
     os.environ[MARK] = uuid.uuid4().hex
-    os.environ.pop("TASKMESH_HUB", None)
+    for name in ("TASKMESH_HUB", "TASKMESH_TICKET"):
+        os.environ.pop(name, None)
     tempfile.tempdir = None
     try:
         yield

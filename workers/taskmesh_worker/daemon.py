@@ -22,6 +22,7 @@ import msgpack
 from taskmesh import __version__
 from taskmesh.core import messages as m
 from taskmesh.errors import MeshStartError, PeerProtocolError
+from taskmesh.transport.curve import Credentials
 from taskmesh.transport.local import LocalHub, LocalMembership
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import Membership
@@ -57,6 +58,8 @@ class DaemonConfig:
         Where runners look for modules.
     limits
         What each runner may take.
+    ticket
+        The keys of a ticket; None for a hub without keys.
     """
 
     control: str
@@ -64,6 +67,7 @@ class DaemonConfig:
     name: str
     sys_path: list[str] = field(default_factory=lambda: list(sys.path))
     limits: p.RunnerLimits = field(default_factory=p.RunnerLimits)
+    ticket: Credentials | None = None
 
 
 def host_name() -> str:
@@ -119,7 +123,7 @@ class Daemon:
         self.membership: Membership | LocalMembership = (
             LocalMembership(hub, register, self)
             if hub is not None
-            else Membership(context, loop, config.control, register, self, keeper=self)
+            else Membership(context, loop, config.control, register, self, keeper=self, ticket=config.ticket)
         )
         loop.watch(nursery.sock.fileno(), self._read_nursery)
         loop.add_part(self)

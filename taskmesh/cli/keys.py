@@ -1,0 +1,63 @@
+"""The keys of a hub that is started here: where they are, and its first tickets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..transport.endpoints import Address
+from .guard import host_name
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+    from ..security.keyring import Keyring
+
+
+@contextmanager
+def keyring(address: Address, directory: Path | None, insecure: bool) -> Iterator[Keyring | None]:
+    """The keys of the hub that is going to listen at `address`; None if it needs none.
+
+    Those of a hub on a free port, which nobody would find again, are gone with it, unless a directory was named.
+
+    Raises
+    ------
+    KeysError
+        They cannot be had; the message says why, and what to do.
+    """
+    if insecure or address.scheme == "ipc":
+        yield None
+        return
+    from ..security.keyring import Keyring
+    from ..security.places import default_keys_directory, nameless_directory, sweep_ephemeral
+
+    sweep_ephemeral()
+    lasting = directory is not None or address.port != 0
+    where = directory or (default_keys_directory(address) if address.port else nameless_directory())
+    ring = Keyring.open(where)
+    try:
+        yield ring
+    finally:
+        if lasting:
+            ring.close()
+        else:
+            ring.remove()
+
+
+def publish(hub: Hub, ring: Keyring, reached_by: str | None) -> None:
+    """The hub listens: keep its keys by its port, and make its first tickets."""
+    from ..security.places import ephemeral_directory, nameless_directory
+
+    if ring.directory == nameless_directory().absolute():
+        directory = ephemeral_directory(hub.address.port)
+        with contextlib.suppress(FileNotFoundError):
+            directory.rmdir()
+        ring.move(directory.absolute())
+    hub.publish(reached_by or str(_reachable(hub.address)))
+
+
+def _reachable(address: Address) -> Address:
+    """A hub that listens on every address is reached by this machine's name."""
+    return address._replace(host=host_name()) if address.host in ("0.0.0.0", "::") else address
