@@ -233,10 +233,6 @@ class Membership:
                 if self._progress.stuck(self.stream.link, message, now):
                     self.join_again()
 
-    def _refuse(self, why: str) -> None:
-        self._refused = True
-        self._owner.on_refused(why)
-
     def _acknowledge(self, reply: m.HeartbeatReply, now: float) -> None:
         assert self.stream is not None
         with self._lock:

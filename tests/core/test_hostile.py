@@ -92,8 +92,25 @@ def test_an_inventory_cannot_take_the_fence_of_another_daemon(world: World) -> N
     world.hears(DAEMON, m.GiveBack(dispatch.fence, [(1, 2)], []))
     world.actions.clear()
     world.hears(LIAR, m.Inventory([m.Holding(dispatch.fence, CLIENT, 1, 0, 1, False, [(0, 2)])]))
+    world.expect(a.Dropped(f"an inventory of daemon {LIAR:x} with tasks that it was never given"))
     world.expect_send(LIAR, m.Revoke(dispatch.fence, 0, 2))
     world.outcome(dispatch, 0, 1)
+
+
+def test_an_outcome_of_tasks_that_a_daemon_was_never_given_does_not_count(world: World) -> None:
+    dispatch = leased(world, 2)
+    world.joins("daemon", LIAR)
+    world.actions.clear()
+    lie = m.Outcome(1, 0, 0, 2, m.Form.LIST, b"lie")
+    world.hears(LIAR, m.Done([m.Finished(dispatch.fence, CLIENT, 0.1, lie)]))
+    world.expect(a.Dropped(f"an outcome from daemon {LIAR:x} of tasks that it was never given"))
+    world.outcome(dispatch, 0, 2)
+    world.tick()
+    sent = [action.message for action in world.actions if isinstance(action, a.Send) and action.instance == CLIENT]
+    assert [outcome.blob for message in sent if isinstance(message, m.Results) for outcome in message.outcomes] != [
+        b"lie"
+    ]
+    assert len(sent) == 1
 
 
 def test_an_inventory_cannot_take_the_fence_of_a_lease_to_come(world: World) -> None:
