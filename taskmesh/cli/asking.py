@@ -58,7 +58,7 @@ def ask(address: Address, ticket: Ticket | None, message: ControlMessage, timeou
             sock.curve_secretkey = ticket.secret_key.encode()
         connect(sock, address.control)
         sock.send(pack_control(message))
-        reply = unpack_control(_reply(sock, watch, address, timeout))
+        reply = unpack_control(_reply(sock, watch, address, ticket is not None, timeout))
     except PeerProtocolError as error:
         raise no_hub(address, str(error)) from error
     finally:
@@ -68,8 +68,10 @@ def ask(address: Address, ticket: Ticket | None, message: ControlMessage, timeou
     return reply
 
 
-def _reply(sock: Socket, watch: HandshakeWatch, address: Address, timeout: float) -> bytes:
+def _reply(sock: Socket, watch: HandshakeWatch, address: Address, ticket_given: bool, timeout: float) -> bytes:
     import zmq
+
+    from ..transport.handshake import explained
 
     poller = zmq.Poller()
     poller.register(sock, zmq.POLLIN)
@@ -82,6 +84,7 @@ def _reply(sock: Socket, watch: HandshakeWatch, address: Address, timeout: float
             return data
         why = watch.failure()
         if why is not None:
+            why, _ = explained(why, address, ticket_given)
             raise RegistrationRefused(f"no connection with the hub at {address}: {why}")
     raise HubUnreachable(f"no hub answered at {address} within {timeout:g} s: {diagnose(address)}")
 

@@ -116,7 +116,7 @@ def _found(path: Path, own: bool) -> Found:
 
 
 def _of_one_hub(candidates: list[Found]) -> list[Found]:
-    hubs = {found.hub: found for found in candidates}
+    hubs = {found.hub: found for found in reversed(candidates)}
     if len(hubs) > 1:
         usual = [found for found in candidates if found.hub.port == DEFAULT_PORT]
         usual = [found for found in usual if found.own] or usual

@@ -23,3 +23,30 @@ def diagnose(address: Address) -> str:
     except OSError as error:
         return f"{address} cannot be reached ({error.strerror or error}); is a firewall between?"
     return f"something listens on {address}, but it does not answer as a hub does"
+
+
+SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
+GREETING_BYTES = 64
+MECHANISM = slice(12, 32)
+
+
+def mechanism(address: Address) -> str | None:
+    """How the hub at a tcp address secures its connections: "CURVE" or "NULL"; None if what is there is no hub.
+
+    It begins a ZMTP 3.1 greeting, and leaves out the part that says how we do it: so the other end has to say it first
+    (https://rfc.zeromq.org/spec/37/). Waits for at most `TIMEOUT_S` for each answer.
+    """
+    try:
+        with socket.create_connection((address.host, address.port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(SIGNATURE + b"\3\1")
+            greeting = b""
+            while len(greeting) < GREETING_BYTES:
+                part = connection.recv(GREETING_BYTES - len(greeting))
+                if not part:
+                    return None
+                greeting += part
+    except OSError:
+        return None
+    if greeting[0] != SIGNATURE[0] or greeting[9] != SIGNATURE[9]:
+        return None
+    return greeting[MECHANISM].rstrip(b"\0").decode("ascii", "replace")

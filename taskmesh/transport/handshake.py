@@ -3,11 +3,11 @@
 What libzmq 4.3 was seen to do at the connecting side:
 
 - The hub does not know the key (ZAP's 400): one `HANDSHAKE_FAILED_AUTH`, and it does not dial again.
-- One side has keys and the other none: `HANDSHAKE_FAILED_NO_DETAIL` up to twice, then `HANDSHAKE_FAILED_PROTOCOL`, and
-  it does not dial again.
-- The hub's key is another one: `HANDSHAKE_FAILED_NO_DETAIL`, again and again. But that also comes from whatever takes a
-  connection and drops it, such as a tunnel or a load balancer whose hub is away; so it is believed late, and is not
-  final.
+- One side has keys and the other none: `HANDSHAKE_FAILED_PROTOCOL`, and it does not dial again; but before that any
+  number of `HANDSHAKE_FAILED_NO_DETAIL`, as long as the other side is faster to hang up.
+- The hub's key is another one: `HANDSHAKE_FAILED_NO_DETAIL`, again and again. It also comes from whatever takes a
+  connection and drops it, such as a tunnel or a load balancer whose hub is away. So it is believed late, and is not
+  final; `explained` finds out more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from .diagnosis import mechanism
+from .endpoints import Address
 from .sockets import Socket
 
 WATCHED = (
@@ -41,10 +43,11 @@ NEEDS_TICKET = (
     "the hub asks for a ticket, and none was given: use --ticket, ticket= or $TASKMESH_TICKET, and no --insecure"
 )
 OTHER_KEY = (
-    "what answers there does not have the key of the hub that this ticket is for: the hub has new keys and needs "
-    "new tickets, or this is another hub, or none"
+    "what answers there does not have the key of the hub that this ticket is for: it is another hub, or has new keys "
+    "and needs new tickets"
 )
-NO_HUB = "what answers there ends every connection at once: the hub asks for a ticket, or this is no hub"
+HANGS_UP = "what answers there ends every connection at once"
+NO_HUB = f"{HANGS_UP}, as something does that is no hub, or a tunnel whose hub is not running"
 
 
 class HandshakeWatch:
@@ -90,7 +93,7 @@ class HandshakeWatch:
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             self._unexplained += 1
             if self._unexplained >= BELIEVED_AFTER:
-                self._fail(OTHER_KEY if self._ticket_given else NO_HUB, final=False)
+                self._fail(HANGS_UP, final=False)
 
     def _fail(self, why: str, final: bool) -> None:
         if not self.final:
@@ -101,3 +104,35 @@ class HandshakeWatch:
         if not self.monitor.closed:
             self._sock.disable_monitor()
             self.monitor.close(linger=0)
+
+
+def explained(why: str, address: Address, ticket_given: bool) -> tuple[str, bool]:
+    """A failure that came without detail, made exact by asking the other end what it speaks.
+
+    Parameters
+    ----------
+    why
+        What `failure` said.
+    address
+        What the socket is connected to.
+    ticket_given
+        Whether it has CURVE keys.
+
+    Returns
+    -------
+    str, bool
+        The sentence for people; and whether a hub said it, so that it stays so until somebody changes something. Else
+        what answers is no hub, and one may come.
+
+    Notes
+    -----
+    It waits for the other end, as `mechanism` does.
+    """
+    if why != HANGS_UP:
+        return why, True
+    spoken = mechanism(address) if address.scheme == "tcp" else None
+    if spoken == "CURVE":
+        return (OTHER_KEY if ticket_given else NEEDS_TICKET), True
+    if spoken == "NULL" and ticket_given:
+        return NO_KEYS_THERE, True
+    return NO_HUB, False
