@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +38,8 @@ class Daemon:
         self._ready: list[tuple[int, bytes]] = []
         self._theirs = theirs
         self._runner_cells = Cells(fd)
-        self._thread = threading.Thread(target=Runner(theirs, self._runner_cells, "here").run, daemon=True)
+        self.runner = Runner(theirs, self._runner_cells, "here")
+        self._thread = threading.Thread(target=self.runner.run, daemon=True)
         self._thread.start()
         assert self.read()[0] == pipe.READY
         self.at = 0
@@ -295,6 +298,31 @@ taskmesh_test_hooks: dict[str, Callable[[int], int]] = {}
 
 def hooked(x: int) -> int:
     return taskmesh_test_hooks["look"](x)
+
+
+def test_an_interrupt_that_comes_while_the_runner_answers_another_signal_leaves_nothing_out(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, send, interrupted = daemon.runner, daemon.runner._results._send, False
+
+    def interrupted_send(buffers: list[bytes | memoryview]) -> None:
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            daemon.cells.set_interrupt(2, 2)
+            runner.on_interrupt(0, sys._getframe())
+        send(buffers)
+
+    def look(x: int) -> int:
+        if x == 2:
+            monkeypatch.setattr(runner._results, "_send", interrupted_send)
+            runner.on_flush(0, sys._getframe())
+        return x
+
+    taskmesh_test_hooks["look"] = look
+    daemon.hand(daemon.body(hooked), of_items([0, 1, 2, 3]), block=4)
+    assert daemon.results() == [0, 1, 2, 3]
+    assert interrupted
 
 
 # ---- what a task knows of itself ------------------------------------------------------------------------------------

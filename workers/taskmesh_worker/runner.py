@@ -148,10 +148,16 @@ class Runner:
             self._flush_early()
 
     def _called_from(self, frame: FrameType | None) -> Dose | None:
-        """The dose that runs, if `frame` is the task's, or that of our call to it."""
+        """The dose that runs, if `frame` is the task's, or that of our call to it.
+
+        Not if a handler is at work already: what it does must not be begun again, or left, in the middle. The daemon
+        asks again.
+        """
         if self.forked:
             return None
         while frame is not None:
+            if frame.f_code in _HANDLERS:
+                return None
             lines = _CALLS.get(frame.f_code)
             if lines is not None:
                 return self._dose if frame.f_lineno in lines else None
@@ -406,6 +412,7 @@ def _call_lines(function: Callable[..., Any]) -> frozenset[int | None]:
     return frozenset(s.positions.lineno for s in steps if s.opname == "CALL_FUNCTION_EX" and s.positions is not None)
 
 
+_HANDLERS = frozenset({Runner.on_interrupt.__code__, Runner.on_flush.__code__})
 _CALLS = {loop.__code__: _call_lines(loop) for loop in (Runner._run_calls, Runner._run_leaf)}
 
 
