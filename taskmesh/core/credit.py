@@ -25,6 +25,10 @@ ONE_AHEAD_BELOW_S = 0.25
 LONGEST_S = 1e6
 """No report counts for more: what one task took must not make the books of a daemon overflow."""
 
+GROWTH, TINY_S, TINY_GROWTH = 1, 1e-4, 16
+"""By how much a dose may exceed all that was measured of its spec; and by how much when its tasks seem to be tiny: then
+what is handed out goes wrong by little, and the steps of a slow start take longer than the tasks do."""
+
 _WEIGHT = 0.5
 _FADE = 0.8
 
@@ -33,8 +37,9 @@ class Pace:
     """Seconds per task of one spec: a moving average in which the newest report counts half, and a fading maximum.
 
     Half, because the first calls of a function often pay for its imports: a mean that starts 10^5 too high is right
-    again after 17 reports. The maximum, which fades by a fifth with each report, is for tasks of very different
-    length: whoever hands out several at once because the last few were short makes the others wait for a long one.
+    again after 17 reports. More than half if it speaks of more tasks than all before it. The maximum, which fades by a
+    fifth with each task, is for tasks of very different length: whoever hands out several at once because the last few
+    were short makes the others wait for a long one.
     """
 
     __slots__ = ("finished", "mean_s", "peak_s")
@@ -47,19 +52,29 @@ class Pace:
     def observe(self, tasks: int, busy_s: float) -> None:
         """`tasks` finished, in `busy_s` seconds of one runner's time."""
         sample = min(max(0.0, busy_s), LONGEST_S) / tasks
-        self.mean_s = sample if self.mean_s is None else self.mean_s + _WEIGHT * (sample - self.mean_s)
-        self.peak_s = max(sample, self.peak_s * _FADE)
+        weight = max(_WEIGHT, tasks / (tasks + self.finished))
+        self.mean_s = sample if self.mean_s is None else self.mean_s + weight * (sample - self.mean_s)
+        self.peak_s = max(sample, self.peak_s * _FADE**tasks)
         self.finished += tasks
+
+    def trusted(self) -> int:
+        """How many tasks may be handed out on the strength of what was measured."""
+        return self.finished * (TINY_GROWTH if self.tiny else GROWTH)
+
+    @property
+    def tiny(self) -> bool:
+        """Whether all that is known speaks for tasks that cost less than handing them out."""
+        return self.mean_s is not None and self.peak_s < TINY_S
 
     def price_s(self) -> float:
         """What to count a task of this spec as, in seconds."""
         return UNKNOWN_S if self.mean_s is None else max(self.mean_s, 1e-7)
 
     def dose(self, solo: bool = False) -> int:
-        """How many tasks make a dose: `DOSE_S` of work, one of an unknown spec, at most doubling."""
+        """How many tasks make a dose: `DOSE_S` of work, one of an unknown spec, growing step by step."""
         if solo or self.mean_s is None:
             return 1
-        return max(1, min(int(DOSE_S / max(self.peak_s, 1e-7)), self.finished))
+        return max(1, min(int(DOSE_S / max(self.peak_s, 1e-7)), self.trusted()))
 
     def least(self) -> int:
         """How many tasks are too few to be split between runners."""
@@ -83,7 +98,7 @@ def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:
         return 0
     ahead = int((AHEAD_S * slots - load_s) / pace.price_s())
     if pace.mean_s is not None:
-        ahead = min(ahead, max(2 * slots, pace.finished))
+        ahead = min(ahead, max(2 * slots, pace.trusted()))
     else:
         ahead = min(ahead, 2 * slots - tasks_out)
     if pace.price_s() < ONE_AHEAD_BELOW_S:

@@ -82,6 +82,8 @@ def _lease(
     """Lease offsets `[lo, hi)` to a daemon; returns their price in seconds."""
     state, spec = piece.chunk, piece.chunk.spec
     state.move([(lo, hi)], Step.DISPATCHED)
+    if spec.pace.tiny and (last := _last(daemon, piece, lo, actions)) is not None:
+        return _extend(daemon, last, hi, actions)
     price_s = spec.pace.price_s()
     fence = scheduler.next_fence()
     while fence in daemon.leases or fence in state.leases:  # a daemon said in its inventory that it has this one
@@ -99,3 +101,21 @@ def _lease(
     )  # fmt: skip
     actions.append(Send(daemon.instance, message))
     return (hi - lo) * price_s
+
+
+def _last(daemon: DaemonState, piece: Piece, lo: int, actions: list[Action]) -> m.Dispatch | None:
+    """The message of the lease that was made last, if the daemon has it and it ends where the next one begins."""
+    action = actions[-1] if actions else None
+    if not isinstance(action, Send) or action.instance != daemon.instance or not isinstance(action.message, m.Dispatch):
+        return None
+    lease = daemon.leases[action.message.fence]
+    same = lease.state is piece.chunk and (lease.attempt, lease.solo) == (piece.attempt, piece.solo)
+    return action.message if same and action.message.hi == lo else None
+
+
+def _extend(daemon: DaemonState, message: m.Dispatch, hi: int, actions: list[Action]) -> float:
+    """Let a lease of tiny tasks go on to `hi`: one message, and fewer doses, instead of several."""
+    lease = daemon.leases[message.fence]
+    daemon.add(lease.more(message.hi, hi))
+    actions[-1] = Send(daemon.instance, message._replace(hi=hi, chunk=lease.state.chunk.cut(message.lo, hi)))
+    return (hi - message.hi) * lease.price_s

@@ -8,7 +8,7 @@ intersected with these sets before they are used. That makes every order of even
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgpack
@@ -167,6 +167,10 @@ class Lease:
     price_s: float
     given_at: float = 0.0
     asked_at: float = 0.0
+
+    def more(self, lo: int, hi: int) -> Lease:
+        """What `DaemonState.add` takes to add `[lo, hi)` to this lease."""
+        return replace(self, ranges=[(lo, hi)])
 
     def take(self, lo: int, hi: int) -> Ranges:
         """Remove `[lo, hi)`; returns what of it was here."""

@@ -114,7 +114,7 @@ class Stream:
         while (item := link.take(now)) is not None:
             seq, recorded = item
             head = pack(PROTOCOL_VERSION, recorded[0], epoch, incarnation, seq, link.acknowledged())
-            if not put(head + recorded[1:]):
+            if not put(b"".join((head, memoryview(recorded)[1:]))):
                 return False
             link.sent(seq)
         if link.wants_nak(now):

@@ -459,3 +459,18 @@ def test_a_time_that_is_no_time_does_not_stop_the_hub(world: World, busy_s: floa
         world.hears(DAEMON, m.Done([m.Finished(dispatch.fence + n - 2, CLIENT, busy_s, outcome)]))
         world.tick()
     assert world.scheduler.totals.done == 6
+
+
+def test_a_daemon_is_handed_tiny_tasks_by_one_lease_at_a_time(world: World) -> None:
+    first = leased(world, 1)
+    outcome = m.Outcome(first.spec, 0, 0, 1, m.Form.LIST, b"r")
+    world.hears(DAEMON, m.Done([m.Finished(first.fence, first.session, 1e-5, outcome)]))
+    world.tick()
+    world.actions.clear()
+    world.hears(CLIENT, m.Submit(1, calls(100, first=1)))
+    world.tick()
+    dispatch = world.expect_dispatch(0, 100)
+    assert dispatch.chunk.payload == b"c" * 100
+    world.nothing_else()
+    world.outcome(dispatch, 0, 100)
+    assert world.scheduler.daemons[DAEMON].tasks_out == 0

@@ -49,7 +49,8 @@ def test_the_first_dose_of_an_unknown_function_is_one_task(one: PlanWorld) -> No
     one.nothing_else()
 
 
-def test_doses_of_a_short_function_grow_by_doubling(one: PlanWorld) -> None:
+def doses_of(one: PlanWorld, task_s: float) -> list[int]:
+    """The sizes of the doses in which 512 tasks of an unknown function are handed out."""
     one.dispatch(calls(512))
     one.tick()
     sizes = []
@@ -58,15 +59,40 @@ def test_doses_of_a_short_function_grow_by_doubling(one: PlanWorld) -> None:
         if isinstance(hand, p.Hand):
             count = hand.dose.hi - hand.dose.lo
             sizes.append(count)
-            one.happens(p.RunnerSaid(1, PipeOutcome(hand.dose.at, count, m.Form.LIST, 1e-6 * count, b"")))
+            one.happens(p.RunnerSaid(1, PipeOutcome(hand.dose.at, count, m.Form.LIST, task_s * count, b"")))
             one.tick()
     assert sum(sizes) == 512
+    return sizes
+
+
+def test_doses_of_a_short_function_grow_by_doubling(one: PlanWorld) -> None:
+    sizes = doses_of(one, 2e-4)
     assert sizes[0] == 1
-    assert max(sizes) >= 64
-    done = 0
-    for size in sizes:
-        assert size <= max(1, done)
-        done += size
+    assert max(sizes) == 25  # five milliseconds
+    assert all(size <= max(1, sum(sizes[:n])) for n, size in enumerate(sizes))
+
+
+def test_doses_of_a_tiny_function_grow_faster(one: PlanWorld) -> None:
+    sizes = doses_of(one, 1e-6)
+    assert sizes[0] == 1
+    assert len(sizes) < 8
+    assert all(size <= max(1, 16 * sum(sizes[:n])) for n, size in enumerate(sizes))
+
+
+def test_the_first_task_may_have_taken_longer_than_the_others(one: PlanWorld) -> None:
+    one.dispatch(calls(20_000))
+    one.tick()
+    sizes, task_s = [], 6e-5
+    while one.actions:
+        hand = one.actions.pop(0)
+        if isinstance(hand, p.Hand):
+            count = hand.dose.hi - hand.dose.lo
+            sizes.append(count)
+            one.happens(p.RunnerSaid(1, PipeOutcome(hand.dose.at, count, m.Form.LIST, task_s * count, b"")))
+            one.tick()
+            task_s = 1e-7
+    assert sizes[0] == 1
+    assert max(sizes[:6]) > 4096
 
 
 def test_a_function_travels_once_to_each_runner(two: PlanWorld) -> None:

@@ -250,11 +250,11 @@ def test_what_is_revoked_in_silence_is_not_started_when_the_hub_is_heard(one: Pl
 def test_heartbeats_name_what_runners_hold_and_nothing_that_waits(two: PlanWorld) -> None:
     start = two.warm_up()
     assert two.plan.held() == []
-    two.dispatch(calls(600), fence=1)
+    two.dispatch(calls(6000), fence=1)
     two.tick()
     handed = [action.dose for action in two.actions if isinstance(action, p.Hand)]
     most = max(dose.hi for dose in handed)
-    assert most < 600
+    assert most < 6000
     assert two.plan.held() == [(1, 0, most)]
     assert start >= 0
 

@@ -160,6 +160,21 @@ def test_items_of_leaves_are_run_by_ranges(daemon: Daemon, block: int, lo: int, 
     assert daemon.results() == [n * n for n in range(lo, hi)]
 
 
+class SlowToUnpickle:
+    """An argument that takes 0.2 s to unpickle."""
+
+    def __reduce__(self) -> tuple[Callable[[float], None], tuple[float]]:
+        return time.sleep, (0.2,)
+
+
+def test_a_task_counts_its_share_of_the_time_to_unpickle_its_leaf(daemon: Daemon) -> None:
+    leaf: list[Any] = [SlowToUnpickle(), 1, 2, 3]
+    daemon.hand(daemon.body(type), of_items(leaf), 0, 1)
+    kind, body = daemon.read()
+    assert kind == pipe.OUTCOME
+    assert 0.05 <= pipe.unpack_outcome(body).busy_s < 0.15
+
+
 def test_items_of_several_columns_are_called_with_one_of_each(daemon: Daemon) -> None:
     daemon.hand(daemon.body(lambda a, b: a + b), of_items(([1, 2], [10, 20])), block=64)
     assert daemon.results() == [11, 22]

@@ -2,7 +2,7 @@
 
 Events come in, actions come out; the daemon's loop owns sockets, clocks and processes. The rules kept here:
 
-- Doses: a runner is handed about 5 ms of measured work at a time, one task of an unknown function, then doubling; and
+- Doses: a runner is handed about 5 ms of measured work at a time, one task of an unknown function, then growing; and
   one dose ahead, so that it does not wait for the next one. A tail behind a long task is taken back when another
   runner idles.
 - Claim and limit: positions count every task that a runner was ever handed. To take a tail back, the plan lowers the

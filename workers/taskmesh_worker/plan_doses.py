@@ -1,6 +1,6 @@
 """Doses: what waits goes to the runners that have room.
 
-A runner is handed about 5 ms of measured work at a time, one task of an unknown function, then doubling. A function
+A runner is handed about 5 ms of measured work at a time, one task of an unknown function, then growing. A function
 goes to a runner before the first dose that needs it.
 """
 

@@ -139,4 +139,4 @@ class Runner:
             return False
         if len(handed) == 1 and handed[0].hi - handed[0].lo == 1 and not work.at_most_once:
             return True
-        return pace.peak_s < PIPELINE_BELOW_S and self.load_s() < DOSE_S and self.tasks() < pace.finished
+        return pace.peak_s < PIPELINE_BELOW_S and self.load_s() < DOSE_S and self.tasks() < pace.trusted()

@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable
 from functools import partial
 from operator import length_hint
-from time import monotonic_ns
+from time import monotonic_ns, perf_counter
 from types import FrameType
 from typing import Any
 
@@ -248,7 +248,8 @@ class Runner:
         self._dose = dose
         try:
             function = self._function(dose)
-            self._results.begin(dose.at)  # loading a function, and what it imports, says nothing of the next task
+            # Only now: loading a function, and what it imports, says nothing of the next task.
+            self._results.begin(dose.at, blocks=dose.block > 1)
             if isinstance(function, BaseException):
                 done = self._fail_all(dose, function)
             elif dose.chunk.items:
@@ -327,7 +328,7 @@ class Runner:
         for size, tasks in zip(unpack_sizes(chunk.sizes), unpack_sizes(chunk.items), strict=True):
             lo, hi = max(base, dose.lo), min(base + tasks, dose.hi)
             if lo < hi:
-                columns = self._columns(dose, base, payload[start : start + size])
+                columns = self._columns(dose, base, payload[start : start + size], (hi - lo) / tasks)
                 if isinstance(columns, BaseException):
                     done = self._fail_some(dose, lo, hi, columns)
                 else:
@@ -346,18 +347,24 @@ class Runner:
             self._results.error(blob)
         return hi
 
-    def _columns(self, dose: Dose, base: int, leaf: memoryview) -> tuple[list[Any], ...] | BaseException:
-        """The unpickled leaf, one list for each iterable; the last one is kept, as its other items often follow."""
+    def _columns(self, dose: Dose, base: int, leaf: memoryview, share: float) -> tuple[list[Any], ...] | BaseException:
+        """The unpickled leaf, one list for each iterable; the last one is kept, as its other items often follow.
+
+        Of the time for it, the dose pays for its `share` of the leaf's items: or the first task of an unknown
+        function would look as long as all the others' arguments take to unpickle.
+        """
         key = (dose.session, dose.spec, dose.chunk.first, base)
         if self._leaf is not None and self._leaf[0] == key:
             columns: tuple[list[Any], ...] = self._leaf[1]
             return columns
+        began = perf_counter()
         try:
             loaded = loads(leaf)
         except BaseException as error:
             failure = unpickling_error(error, f"the arguments of {dose.name}", self._host)
             failure.__cause__ = error
             return failure
+        self._results.exempt((perf_counter() - began) * (1.0 - share))
         columns = loaded if type(loaded) is tuple else (loaded,)
         self._leaf = (key, columns)
         return columns

@@ -1,0 +1,46 @@
+"""The pace of a spec: what a dose may hold when little is known of it."""
+
+from __future__ import annotations
+
+from taskmesh.core.credit import DOSE_S, TINY_GROWTH, Pace
+
+
+def pace(*reports: tuple[int, float]) -> Pace:
+    """What is known after reports of so many tasks, of so many seconds each."""
+    known = Pace()
+    for tasks, task_s in reports:
+        known.observe(tasks, tasks * task_s)
+    return known
+
+
+def test_of_an_unknown_function_a_dose_is_one_task() -> None:
+    assert pace().dose() == 1
+    assert not pace().tiny
+
+
+def test_doses_grow_with_what_was_measured() -> None:
+    assert pace((1, 2e-4)).dose() == 1
+    assert pace((4, 2e-4)).dose() == 4
+    assert pace((1000, 2e-4)).dose() == round(DOSE_S / 2e-4)
+
+
+def test_doses_of_tiny_tasks_grow_faster() -> None:
+    assert pace((1, 1e-6)).dose() == TINY_GROWTH
+    assert pace((4, 1e-6)).dose() == 4 * TINY_GROWTH
+
+
+def test_one_long_task_is_not_forgotten_because_the_next_ones_were_short() -> None:
+    assert pace((1, 1.0), (1, 1e-6), (1, 1e-6)).dose() == 1
+    assert pace((1, 1.0), (1, 1e-6), (1, 1e-6)).peak_s > 0.5
+
+
+def test_many_short_tasks_outweigh_one_that_took_longer() -> None:
+    """The first call of a function touches everything for the first time."""
+    known = pace((1, 7e-5), (16, 1e-6), (256, 1e-7))
+    assert known.peak_s < 2e-7
+    assert known.mean_s is not None
+    assert known.mean_s < 1e-6
+
+
+def test_tasks_of_a_report_that_is_small_beside_what_was_known_count_half() -> None:
+    assert pace((1000, 1e-3), (1, 3e-3)).mean_s == 2e-3
