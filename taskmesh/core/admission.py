@@ -65,13 +65,13 @@ def _welcome_daemon(scheduler: Scheduler, peer: Peer, request: m.Register, resum
     """A daemon that was here before says what it holds; one that starts anew holds nothing."""
     known = scheduler.daemons.get(peer.instance)
     if known is None:
-        scheduler.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local)
+        scheduler.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local, scheduler.loads)
     elif not resume:
-        known.bodies.clear()
+        scheduler.bodies.forget_daemon(known)
         known.stale = set(known.leases)
         if not request.incarnation:
             scheduler.lose_daemon(peer.instance)
-            scheduler.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local)
+            scheduler.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local, scheduler.loads)
     scheduler.hungry.add(peer.instance)
 
 

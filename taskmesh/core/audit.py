@@ -98,11 +98,15 @@ def check(scheduler: Scheduler) -> None:
     LocalProtocolError
         Two of them disagree.
     """
+    scheduler.hungry.check()
     leased: dict[int, Ranges] = {}
     for daemon in scheduler.daemons.values():
         held = sum(count(lease.ranges) for lease in daemon.leases.values())
         if held != daemon.tasks_out:
             raise LocalProtocolError(f"daemon {daemon.instance:x}: {held} leased, {daemon.tasks_out} on the books")
+        free, over = daemon.slots > held, daemon.slots < held
+        if (free, over) != (daemon.instance in scheduler.loads.roomy, daemon.instance in scheduler.loads.crowded):
+            raise LocalProtocolError(f"daemon {daemon.instance:x}: {held} tasks on {daemon.slots} slots, noted otherwise")
         for lease in daemon.leases.values():
             if lease.state.leases.get(lease.fence) is not lease:
                 raise LocalProtocolError(f"lease {lease.fence} is not in the index of its chunk")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .leases import DaemonState
 
 
 class Bodies:
@@ -11,6 +15,7 @@ class Bodies:
     def __init__(self) -> None:
         self._data: dict[bytes, bytes] = {}
         self._references: Counter[bytes] = Counter()
+        self._holders: defaultdict[bytes, dict[int, DaemonState]] = defaultdict(dict)  # daemons that were given each
 
     def refer(self, *digests: bytes) -> None:
         """One more spec needs these."""
@@ -27,6 +32,26 @@ class Bodies:
         """The body, or None when it is not here."""
         return self._data.get(digest)
 
+    def give(self, digest: bytes, daemon: DaemonState) -> bytes | None:
+        """The body, if it is here and the daemon does not have it; from now on it has."""
+        if digest in daemon.bodies:
+            return None
+        data = self._data.get(digest)
+        if data is not None:
+            self.given(digest, daemon)
+        return data
+
+    def given(self, digest: bytes, daemon: DaemonState) -> None:
+        """A daemon is sent a body that is here."""
+        daemon.bodies.add(digest)
+        self._holders[digest][daemon.instance] = daemon
+
+    def forget_daemon(self, daemon: DaemonState) -> None:
+        """A daemon has lost what it was given, or is gone."""
+        for digest in daemon.bodies:
+            self._holders[digest].pop(daemon.instance, None)
+        daemon.bodies.clear()
+
     def release(self, *digests: bytes) -> list[bytes]:
         """One spec less needs these; returns those that nobody needs any more, which are dropped."""
         dropped = []
@@ -35,5 +60,8 @@ class Bodies:
             if self._references[digest] <= 0:
                 del self._references[digest]
                 self._data.pop(digest, None)
+                for daemon in self._holders.pop(digest, {}).values():
+                    daemon.bodies.discard(digest)
+                    daemon.repaired.pop(digest, None)
                 dropped.append(digest)
         return dropped

@@ -49,6 +49,9 @@ class Deliveries:
         self._talkative: set[int] = set()  # sessions with something to send
         self._settling: set[int] = set()  # daemons that are to be told what they may forget
         self._uncommitted: deque[tuple[int, Ended]] = deque()  # outcomes, by the number of records up to them
+        # Chunks of which tasks have ended in this round, by session: what is left of each is written once, at its end.
+        # A round is committed as a whole, so it is safe with the outcomes.
+        self._shrunk: dict[int, dict[ChunkState, None]] = {}
         self._records = 0
         self._committed = 0  # of those
 
@@ -66,7 +69,7 @@ class Deliveries:
         self._talkative.add(session.instance)
         if self._durable:
             self.persist(r.PutOutcome(session.instance, outcome))
-            self.persist(r.PutLeft(session.instance, outcome.spec, outcome.first, state.left))
+            self._shrunk.setdefault(session.instance, {})[state] = None
             self._uncommitted.append((self._records, ended))
 
     def duplicate(self, session: int, ended: Ended) -> None:
@@ -88,6 +91,7 @@ class Deliveries:
     def drop(self, session: Session) -> set[int]:
         """A session is over. Returns the daemons that keep outcomes of it."""
         self._talkative.discard(session.instance)
+        self._shrunk.pop(session.instance, None)
         undelivered = session.outbox.everything()
         for ended in undelivered:
             self.settled(ended)
@@ -137,7 +141,11 @@ class Deliveries:
             self.settled(ended)
 
     def tick(self) -> None:
-        """Send what has gathered."""
+        """Send what has gathered, and write down what is left."""
+        for session, states in self._shrunk.items():
+            for state in states:
+                self.persist(r.PutLeft(session, state.spec.number, state.chunk.first, state.left))
+        self._shrunk.clear()
         for instance in self._talkative:
             self.send(self._sessions[instance])
         self._talkative.clear()

@@ -7,7 +7,6 @@ is in proportion to what is dispatched, and not to the number of daemons or of w
 
 from __future__ import annotations
 
-import heapq
 from typing import TYPE_CHECKING
 
 from . import messages as m
@@ -25,18 +24,17 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
     """Lease out what can be leased; returns the messages that say so."""
     actions: list[Action] = []
     ready = scheduler.ready
-    heap = _with_room(scheduler, now)
-    while heap and (head := ready.peek()):
+    hungry = scheduler.hungry
+    hungry.sort()
+    while (head := ready.peek()) and (daemon := hungry.least(now)) is not None:
         priority, session, piece = head
         live = overlap(piece.chunk.ready, piece.lo, piece.hi)
         if not live:
             ready.pop(priority, session, 0.0)
             continue
-        daemon = scheduler.daemons[heap[0][1]]
         tasks = _portion(daemon, piece)
         if tasks <= 0:
-            scheduler.hungry.discard(daemon.instance)
-            heapq.heappop(heap)
+            hungry.full(daemon)
             continue
         lo, hi = live[0]
         rest = min(hi, lo + tasks)
@@ -48,21 +46,8 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
         else:
             ready.charge(priority, session, served_s)
             ready.replace_first(priority, session, piece._replace(lo=rest))
-        heapq.heapreplace(heap, (daemon.tasks_out / daemon.slots, daemon.instance))
+        hungry.leased(daemon)
     return actions
-
-
-def _with_room(scheduler: Scheduler, now: float) -> list[tuple[float, int]]:
-    """A heap of the daemons that may have room, the least loaded first."""
-    heap = []
-    for instance in list(scheduler.hungry):
-        daemon = scheduler.daemons[instance]
-        if daemon.slots <= 0:
-            scheduler.hungry.discard(instance)
-        elif scheduler.roster.peers[instance].takes_work(now):
-            heap.append((daemon.tasks_out / daemon.slots, instance))
-    heapq.heapify(heap)
-    return heap
 
 
 def _portion(daemon: DaemonState, piece: Piece) -> int:
@@ -91,9 +76,8 @@ def _lease(
     state.given.add(daemon.instance)
     daemon.add(Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s, now))
     for digest in (spec.digest, spec.init):
-        body = None if digest in daemon.bodies else scheduler.bodies.get(digest)
+        body = scheduler.bodies.give(digest, daemon)
         if body is not None:
-            daemon.bodies.add(digest)
             actions.append(Send(daemon.instance, m.Body(digest, body)))
     message = m.Dispatch(
         fence, spec.session, spec.number, spec.name, spec.digest, spec.init, piece.attempt, piece.solo,

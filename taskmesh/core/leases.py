@@ -190,6 +190,35 @@ class Lease:
         return (state.spec.session, state.spec.number, state.chunk.first) == (session, spec, first)
 
 
+class Loads:
+    """Which daemons have a slot free, and which hold more than they run: noted at each change, so that nobody has to
+    look at every daemon.
+    """
+
+    __slots__ = ("crowded", "roomy")
+
+    def __init__(self) -> None:
+        self.roomy: set[int] = set()
+        self.crowded: set[int] = set()
+
+    def note(self, daemon: DaemonState) -> None:
+        """What a daemon holds, or can run, has changed."""
+        instance, spare = daemon.instance, daemon.slots - daemon.tasks_out
+        if spare > 0:
+            self.roomy.add(instance)
+        else:
+            self.roomy.discard(instance)
+        if spare < 0:
+            self.crowded.add(instance)
+        else:
+            self.crowded.discard(instance)
+
+    def forget(self, instance: int) -> None:
+        """A daemon is gone."""
+        self.roomy.discard(instance)
+        self.crowded.discard(instance)
+
+
 @dataclass(slots=True, eq=False)
 class DaemonState:
     """What the scheduler knows of a daemon: its slots, its leases, and the sum of what it holds.
@@ -202,6 +231,7 @@ class DaemonState:
     instance: int
     slots: int
     local: bool = False
+    loads: Loads = field(default_factory=Loads)
     leases: dict[int, Lease] = field(default_factory=dict)
     tasks_out: int = 0
     load_s: float = 0.0
@@ -212,6 +242,14 @@ class DaemonState:
     strikes: int = 0
     repaired: dict[bytes, float] = field(default_factory=dict)
     settled: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.loads.note(self)
+
+    def resize(self, slots: int) -> None:
+        """It can run so many tasks at once from now on."""
+        self.slots = slots
+        self.loads.note(self)
 
     def add(self, lease: Lease) -> None:
         """A new lease, or more of one that is here."""
@@ -225,12 +263,14 @@ class DaemonState:
             known.ranges = union(known.ranges, lease.ranges)
             self.load_s += tasks * known.price_s
         self.tasks_out += tasks
+        self.loads.note(self)
 
     def settle(self, lease: Lease, found: Ranges) -> int:
         """`found` was removed from `lease`: balance the books. Returns how many tasks that was."""
         tasks = count(found)
         self.tasks_out -= tasks
         self.load_s -= tasks * lease.price_s
+        self.loads.note(self)
         if not lease.ranges:
             del self.leases[lease.fence]
             lease.state.leases.pop(lease.fence, None)
@@ -239,4 +279,4 @@ class DaemonState:
         return tasks
 
 
-__all__ = ["ChunkState", "DaemonState", "Lease", "Piece", "SpecState"]
+__all__ = ["ChunkState", "DaemonState", "Lease", "Loads", "Piece", "SpecState"]

@@ -34,10 +34,10 @@ def recall(scheduler: Scheduler, now: float) -> tuple[list[Action], float]:
     tuple[list[Action], float]
         What to send, and when to look again: infinity when there is nobody who idles, or nothing to ask for.
     """
-    peers, daemons = scheduler.roster.peers, scheduler.daemons.values()
-    free = sum(max(0, d.slots - d.tasks_out) for d in daemons if peers[d.instance].takes_work(now))
-    full = [d for d in daemons if d.tasks_out > d.slots and not peers[d.instance].suspected(now)]
-    if not free or not full:
+    peers, daemons = scheduler.roster.peers, scheduler.daemons
+    full = [daemons[i] for i in scheduler.loads.crowded if not peers[i].suspected(now)]
+    free = _free(scheduler, now, sum(daemon.tasks_out - daemon.slots for daemon in full))
+    if not free:
         return [], NEVER
     actions: list[Action] = []
     for daemon in sorted(full, key=lambda d: d.tasks_out / max(1, d.slots), reverse=True):
@@ -56,6 +56,18 @@ def recall(scheduler: Scheduler, now: float) -> tuple[list[Action], float]:
                 wanted -= hi - lo
                 free -= hi - lo
     return actions, now + RECALL_AFTER_S
+
+
+def _free(scheduler: Scheduler, now: float, enough: int) -> int:
+    """How many slots are free; more than `enough` are not counted."""
+    free = 0
+    for instance in scheduler.loads.roomy:
+        if free >= enough:
+            return enough
+        if scheduler.roster.peers[instance].takes_work(now):
+            daemon = scheduler.daemons[instance]
+            free += daemon.slots - daemon.tasks_out
+    return min(free, enough)
 
 
 def _tail(ranges: Ranges, tasks: int) -> Ranges:

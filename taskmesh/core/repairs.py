@@ -53,5 +53,6 @@ class Repairs:
                     self.due = min(self.due, again_at)
                     continue
                 daemon.repaired[digest] = now
+                self._bodies.given(digest, daemon)
                 self._do(Send(instance, m.Body(digest, body)))
             del self._asked[instance, digest]

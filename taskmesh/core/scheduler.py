@@ -46,7 +46,8 @@ from .actions import (
 from .bodies import Bodies
 from .deliveries import Deliveries
 from .dispatch import dispatch
-from .leases import ChunkState, DaemonState, Piece, SpecState
+from .hungry import Hungry
+from .leases import ChunkState, DaemonState, Loads, Piece, SpecState
 from .lifecycle import Step
 from .limits import SPECS
 from .outbox import Ended, Outbox
@@ -141,7 +142,8 @@ class Scheduler:
         self.totals = Totals()
         self.ready: ReadyQueue[Piece] = ReadyQueue()
         self.bodies = Bodies()
-        self.hungry: set[int] = set()  # daemons that may have room
+        self.loads = Loads()
+        self.hungry = Hungry(self.daemons, self.roster)
         self.recovery = recovery.Recovery(now + settle_s)
         self.grace_s = grace_s
         self.full: str | None = None  # why the store takes nothing more
@@ -200,6 +202,7 @@ class Scheduler:
         peer = self.roster.heard(instance, epoch, now)
         if peer is None:
             return False
+        self.hungry.heard(instance)
         if held is not None:
             self.roster.holds(peer, held)
         return True
@@ -249,9 +252,11 @@ class Scheduler:
         """Requeue, at the front, whatever a daemon had not finished."""
         daemon = self.daemons.pop(instance, None)
         self.hungry.discard(instance)
+        self.loads.forget(instance)
         self._leaving.discard(instance)
         if daemon is None:
             return
+        self.bodies.forget_daemon(daemon)
         self.deliveries.forget_daemon(instance)
         self.recovery.forget_daemon(instance)
         for lease in reversed(list(daemon.leases.values())):
@@ -460,12 +465,9 @@ class Scheduler:
         """A spec is forgotten: drop the bodies that nothing refers to any more."""
         for digest in self.bodies.release(spec.digest, spec.init):
             self.deliveries.persist(r.DropBody(digest))
-            for daemon in self.daemons.values():
-                daemon.bodies.discard(digest)
-                daemon.repaired.pop(digest, None)
 
     def _on_slots(self, daemon: DaemonState, slots: m.Slots) -> None:
-        daemon.slots = max(0, slots.slots)
+        daemon.resize(max(0, slots.slots))
         self.hungry.add(daemon.instance)
 
     def _on_leaving(self, daemon: DaemonState, leaving: m.Leaving) -> None:

@@ -48,14 +48,6 @@ def lost(world: World) -> list[m.Outcome]:
     return [o for message in sent if isinstance(message, m.Results) for o in message.outcomes if o.form == m.Form.LOST]
 
 
-def dispatched(world: World) -> m.Dispatch:
-    """The only lease among the actions, which are dropped."""
-    sent = [action.message for action in world.actions if isinstance(action, a.Send)]
-    (dispatch,) = (message for message in sent if isinstance(message, m.Dispatch))
-    world.actions.clear()
-    return dispatch
-
-
 def client_dies(world: World) -> None:
     world.happens(a.LaneDown(CLIENT, 1))
     world.scheduler.heard(DAEMON, 2, world.now + 0.6)
@@ -101,7 +93,8 @@ def test_functions_that_a_client_does_not_name_on_its_new_link_were_retired() ->
     for spec in (1, 2, 3, 4):
         world.submits(1, spec=spec, first=0)
         world.tick()
-        world.outcome(dispatched(world), 0, 1)
+        (dispatch,) = world.expect_dispatches()
+        world.outcome(dispatch, 0, 1)
     world.tick()
     world.actions.clear()
     world.happens(a.Joined(register("client", CLIENT, attempt=2)))
@@ -118,7 +111,7 @@ def test_a_function_that_a_client_has_retired_is_forgotten_when_its_last_task_ha
     world = durable()
     world.submits(1)
     world.tick()
-    dispatch = dispatched(world)
+    (dispatch,) = world.expect_dispatches()
     world.happens(a.Joined(register("client", CLIENT, attempt=2)))
     world.hears(CLIENT, m.Retire(1))
     assert sorted(world.scheduler.sessions[CLIENT].specs) == [1]
@@ -444,8 +437,8 @@ def test_everything_that_a_restart_needs_is_stored_and_unstored() -> None:
     assert (chunk.spec, chunk.chunk.first, chunk.left) == (1, 0, [(0, 1)])
     world.tick()
     outcome = world.outcome(world.expect_dispatch(0, 1), 0, 1)
-    assert persisted(world) == [r.PutOutcome(CLIENT, outcome), r.PutLeft(CLIENT, 1, 0, [])]
     world.tick()
+    assert persisted(world) == [r.PutOutcome(CLIENT, outcome), r.PutLeft(CLIENT, 1, 0, [])]
     world.expect_send(CLIENT, m.Results([outcome]))
     world.happens(a.Delivered(CLIENT, 1))
     assert persisted(world) == [r.DropOutcome(CLIENT, 1, 0, 0, 1)]
@@ -463,12 +456,39 @@ def test_a_daemon_may_forget_an_outcome_when_it_is_committed() -> None:
     dispatch = world.expect_dispatch(0, 1)
     world.outcome(dispatch, 0, 1)
     world.tick()
-    world.happens(a.Committed(5))
+    world.happens(a.Committed(4))
     world.tick()
     world.actions.clear()
     world.happens(a.Committed(6))
     world.tick()
     world.expect_send(DAEMON, m.Settled([(dispatch.fence, 0, 1)]))
+
+
+def test_what_is_left_of_a_chunk_is_stored_once_for_all_that_ends_in_a_round() -> None:
+    world = durable()
+    world.submits(2)
+    world.tick()
+    first, second = world.expect_dispatches()
+    world.actions.clear()
+    for dispatch in (first, second):
+        world.outcome(dispatch, dispatch.lo, dispatch.hi)
+    assert [type(record) for record in persisted(world)] == [r.PutOutcome, r.PutOutcome]
+    world.tick()
+    assert persisted(world) == [r.PutLeft(CLIENT, 1, 0, [])]
+
+
+def test_what_is_left_of_a_session_that_is_over_is_not_stored_over_that_of_its_successor() -> None:
+    world = durable()
+    world.submits(2)
+    world.tick()
+    first, _ = world.expect_dispatches()
+    world.outcome(first, 0, 1)
+    world.hears(CLIENT, m.Close())
+    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.submits(2)
+    world.actions.clear()
+    world.tick()
+    assert not [record for record in persisted(world) if isinstance(record, r.PutLeft)]
 
 
 def test_a_daemon_may_forget_at_once_what_comes_again_after_it_was_committed() -> None:

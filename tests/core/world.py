@@ -66,6 +66,12 @@ class World:
         assert (action.instance, dispatch.lo, dispatch.hi) == (daemon, lo, hi)
         return dispatch
 
+    def expect_dispatches(self) -> list[m.Dispatch]:
+        """The leases among what was asked for, which is dropped."""
+        sent = [action.message for action in self.actions if isinstance(action, a.Send)]
+        self.actions.clear()
+        return [message for message in sent if isinstance(message, m.Dispatch)]
+
     def nothing_else(self) -> None:
         """Everything that was asked for has been looked at."""
         assert not self.actions, f"nobody expected {self.actions}"

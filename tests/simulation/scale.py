@@ -28,6 +28,7 @@ LATENCY_S = 0.0005  # one way
 ROUND_S = 0.0005  # what arrives within this time is read in one round of the hub's loop
 HEARTBEAT_S = 0.5
 CALLS = 512  # a chunk of submit()
+LONE = 2000  # tasks that are enough for a figure
 LEAVES, ITEMS, LEAF_BYTES = 16, 256, 64  # a chunk of map()
 
 
@@ -64,11 +65,12 @@ HEAD = (
 class Fleet:
     """A hub's scheduler, one client and daemons of `runners` slots each; tasks take `task_s` seconds."""
 
-    def __init__(self, daemons: int, runners: int, task_s: float) -> None:
+    def __init__(self, daemons: int, runners: int, task_s: float, durable: bool = False) -> None:
         self.now = 1000.0
         self.runners = runners
         self.task_s = task_s
-        self.scheduler = Scheduler("1", "3", self.now)
+        self.scheduler = Scheduler("1", "3", self.now, durable=durable)
+        self._records = 0
         self.leases = self.outcomes = self.ended = 0
         self.seconds = 0.0
         self._slots = {FIRST_DAEMON + n: [0.0] * runners for n in range(daemons)}  # when each is free
@@ -104,6 +106,7 @@ class Fleet:
         delivered = 0
         for action in actions:
             if not isinstance(action, a.Send):
+                self._records += isinstance(action, a.Persist)
                 continue
             message = action.message
             if isinstance(message, m.Dispatch):
@@ -147,6 +150,8 @@ class Fleet:
                 self.scheduler.heard(instance, epoch, self.now, [])
             self.seconds += process_time() - began
         self._perform(self._handle(a.Tick()))
+        if self._records:
+            self._perform(self._handle(a.Committed(self._records)))
 
 
 def chunks(tasks: int, items: bool) -> Iterator[Chunk]:
@@ -164,13 +169,31 @@ def chunks(tasks: int, items: bool) -> Iterator[Chunk]:
             yield Chunk(first, 0, count, pack_sizes([20] * count), b"", 1, bytes(20 * count))
 
 
-def measure(daemons: int, runners: int, tasks: int, task_s: float, items: bool) -> Scale:
+def introduce(fleet: Fleet) -> None:
+    """The client's function."""
+    fleet.hear(CLIENT, m.Spec(1, "f", DIGEST, b"", 0))
+    fleet.hear(CLIENT, m.Body(DIGEST, b"body"))
+
+
+def lone(daemons: int, runners: int, tasks: int, task_s: float) -> float:
+    """Seconds of the scheduler's time for a task when there is never more than one, and everybody else idles."""
+    fleet = Fleet(daemons, runners, task_s)
+    introduce(fleet)
+    fleet.round()
+    fleet.seconds = 0.0
+    for n in range(tasks):
+        fleet.hear(CLIENT, m.Submit(1, Chunk(n, 0, 1, pack_sizes([20]), b"", 1, bytes(20))))
+        while fleet.ended <= n:
+            fleet.round()
+    return fleet.seconds / tasks
+
+
+def measure(daemons: int, runners: int, tasks: int, task_s: float, items: bool, durable: bool = False) -> Scale:
     """Submit everything, and let it end."""
     gc.collect()
     gc.disable()  # what it would look through is mostly ours, and not the scheduler's
-    fleet = Fleet(daemons, runners, task_s)
-    fleet.hear(CLIENT, m.Spec(1, "f", DIGEST, b"", 0))
-    fleet.hear(CLIENT, m.Body(DIGEST, b"body"))
+    fleet = Fleet(daemons, runners, task_s, durable)
+    introduce(fleet)
     for chunk in chunks(tasks, items):
         fleet.hear(CLIENT, m.Submit(1, chunk))
     submitted_s, fleet.seconds = fleet.seconds, 0.0
@@ -196,12 +219,20 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--task-ms", type=float, default=5.0, help="how long a task takes")
     parser.add_argument("--calls", action="store_true", help="chunks as submit() makes them, instead of map()'s")
+    parser.add_argument("--store", action="store_true", help="a hub with a store, of which nothing is measured")
+    parser.add_argument("--lone", action="store_true", help="instead: one task at a time, and what each costs")
     options = parser.parse_args()
     if min(options.runners, options.tasks, *options.daemons) < 1 or options.task_ms <= 0:
         parser.error("there is nothing less than one runner, daemon or task, and no task without time")
+    task_s = options.task_ms / 1000
+    if options.lone:
+        for daemons in options.daemons:
+            each_s = lone(daemons, options.runners, min(options.tasks, LONE), task_s)
+            print(f"{daemons:,} daemons: {1e6 * each_s:.0f} µs for each lone task", flush=True)
+        return
     print(HEAD)
     for daemons in options.daemons:
-        scale = measure(daemons, options.runners, options.tasks, options.task_ms / 1000, not options.calls)
+        scale = measure(daemons, options.runners, options.tasks, task_s, not options.calls, options.store)
         print(scale.row(), flush=True)
 
 
