@@ -106,7 +106,7 @@ def check(scheduler: Scheduler) -> None:
             raise LocalProtocolError(f"daemon {daemon.instance:x}: {held} leased, {daemon.tasks_out} on the books")
         free, over = daemon.slots > held, daemon.slots < held
         if (free, over) != (daemon.instance in scheduler.loads.roomy, daemon.instance in scheduler.loads.crowded):
-            raise LocalProtocolError(f"daemon {daemon.instance:x}: {held} tasks on {daemon.slots} slots, noted otherwise")
+            raise LocalProtocolError(f"daemon {daemon.instance:x}: {held} on {daemon.slots} slots is not noted so")
         for lease in daemon.leases.values():
             if lease.state.leases.get(lease.fence) is not lease:
                 raise LocalProtocolError(f"lease {lease.fence} is not in the index of its chunk")

@@ -220,9 +220,11 @@ class Socket:
         return bytes(frame[1]) if self.kind == zmq.REQ else bytes(frame)
 
     def get_monitor_socket(self, events: int) -> Socket:
-        """A socket that becomes readable when this one loses a peer."""
-        self._monitor = self.context.socket(zmq.PAIR)
-        return self._monitor
+        """A socket that becomes readable when this one loses a peer, if that is watched: nothing else happens here."""
+        monitor = self.context.socket(zmq.PAIR)
+        if events & zmq.EVENT_DISCONNECTED:
+            self._monitor = monitor
+        return monitor
 
     def disable_monitor(self) -> None:
         """Nothing more is said about this socket."""
