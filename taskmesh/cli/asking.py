@@ -13,8 +13,9 @@ from ..errors import HubUnreachable, PeerProtocolError, RegistrationRefused
 from ..security.finding import NoTicket, find_ticket
 from ..security.ticket import Ticket
 from ..transport.diagnosis import TIMEOUT_S, diagnose
-from ..transport.endpoints import Address
+from ..transport.endpoints import Address, parse_address
 from .logs import printable
+from .options import DEFAULT_HUB
 
 if TYPE_CHECKING:
     from ..transport.handshake import HandshakeWatch
@@ -95,17 +96,15 @@ def no_hub(address: Address, why: str = "") -> RegistrationRefused:
     return RegistrationRefused(f"what answers at {address} is no hub of this release{detail}")
 
 
-def ticket_for(address: Address, roles: list[Role], explicit: str | None, insecure: bool) -> Ticket | None:
-    """The ticket to ask a hub with; None if it needs none.
+def whom_to_ask(hub: str | None, explicit: str | None, insecure: bool) -> tuple[Address, Ticket | None]:
+    """A hub's address, and the ticket to ask it with: an admin's, or else a client's, which is told less.
 
     Parameters
     ----------
-    address
-        The hub's.
-    roles
-        What for, best first.
+    hub
+        Its address, if it was given; else it is that of the ticket.
     explicit
-        The path that was given, if any.
+        The path of a ticket, if one was given.
     insecure
         Whether to do without.
 
@@ -116,15 +115,19 @@ def ticket_for(address: Address, roles: list[Role], explicit: str | None, insecu
     TicketError
         There is no ticket, or it cannot be used.
     """
-    if insecure or address.scheme == "ipc":
-        return None
-    for role in roles[-1:] if explicit else roles:  # what was given is taken, if it does at all
+    address = parse_address(hub) if hub else None
+    usual = address or parse_address(DEFAULT_HUB)
+    if insecure or usual.scheme == "ipc":
+        return usual, None
+    for role in (Role.CLIENT,) if explicit else (Role.ADMIN, Role.CLIENT):  # an admin's ticket does for a client
         try:
-            return find_ticket(address, role, explicit)
+            ticket = find_ticket(address, role, explicit)
         except NoTicket as error:
             missing = error
+        else:
+            return address or parse_address(ticket.hub), ticket
     try:
-        socket.create_connection((address.host, address.port), timeout=TIMEOUT_S).close()
+        socket.create_connection((usual.host, usual.port), timeout=TIMEOUT_S).close()
     except OSError:
-        raise HubUnreachable(f"no hub answered at {address}: {diagnose(address)}") from None
+        raise HubUnreachable(f"no hub answered at {usual}: {diagnose(usual)}") from None
     raise missing

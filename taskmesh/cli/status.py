@@ -14,15 +14,16 @@ from .. import __version__
 from ..core.messages import StatusReply, StatusRequest
 from ..errors import RegistrationRefused
 from ..security.ticket import Ticket
-from ..transport.endpoints import Address, parse_address
-from .asking import ask, no_hub
+from ..transport.endpoints import Address
+from .asking import ask, no_hub, whom_to_ask
 from .logs import printable
-from .options import DEFAULT_HUB, examples
+from .options import DEFAULT_HUB, Insecure, TicketFile, examples
 
 PLAIN_WIDTH = 130  # columns of a table that goes to a file, where nobody knows how wide it may be
 EXAMPLES = examples(
     ("taskmesh status", "The hub on this machine."),
     ("taskmesh status tcp://10.0.0.5:5555 --watch 2", "Another one, again every two seconds, until Ctrl-C."),
+    ("taskmesh status --ticket ops.ticket", "The hub that this ticket is for."),
     ("taskmesh status --json | jq .waiting", "For scripts: the same document that the tables are made of."),
     ("taskmesh status --timeout 30 > /dev/null", "Wait up to half a minute until the hub answers."),
 )
@@ -30,13 +31,15 @@ EXAMPLES = examples(
 
 def status(
     hub: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="HUB",
             envvar="TASKMESH_HUB",
-            help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY.",
+            show_default=False,
+            help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY. "
+            f"[dim]\\[default: the one in the ticket, or {DEFAULT_HUB}][/]",
         ),
-    ] = DEFAULT_HUB,
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", envvar="TASKMESH_JSON", metavar="", help="Print the hub's JSON document, not tables."),
@@ -55,23 +58,26 @@ def status(
         float,
         typer.Option(min=0.1, metavar="SECONDS", envvar="TASKMESH_TIMEOUT", help="How long to wait for an answer."),
     ] = 5.0,
+    ticket: TicketFile = None,
+    insecure: Insecure = False,
 ) -> None:
     """Show what a hub knows: its workers, its clients, what waits and how fast it goes.
 
-    Waiting tasks are in the hub's queues. Tasks with workers are running there, or will be next.
+    Waiting tasks are in the hub's queues. Tasks with workers are running there, or will be next. An admin's ticket
+    shows everything, a client's what is its own.
     """
-    address = parse_address(hub)
+    address, found = whom_to_ask(hub, ticket, insecure)
     console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
     if not watch:
-        _print(console, _document(address, None, timeout), as_json)
+        _print(console, _document(address, found, timeout), as_json)
     elif as_json or not console.is_terminal:
         while True:
-            _print(console, _document(address, None, timeout), as_json)
+            _print(console, _document(address, found, timeout), as_json)
             time.sleep(watch)
     else:
         with Live(console=console, auto_refresh=False, screen=True) as live:
             while True:
-                live.update(_tables(_document(address, None, timeout)), refresh=True)
+                live.update(_tables(_document(address, found, timeout)), refresh=True)
                 time.sleep(watch)
 
 

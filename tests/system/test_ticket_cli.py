@@ -1,0 +1,239 @@
+"""`taskmesh ticket`, as people use it: with no hub running, and when it is used wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskmesh.core.access import Role
+from taskmesh.security.keyring import Keyring
+from taskmesh.security.ticket import read_ticket
+
+from .test_cli import one_line, taskmesh
+
+ADDRESS = "tcp://127.0.0.1:5555"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration directory; and the current one is an empty one beside it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "config" / "taskmesh"
+
+
+@pytest.fixture
+def keys(home: Path) -> Path:
+    """The keys of a hub that was started here once, and does not run."""
+    keyring = Keyring.open(home / "hub-5555")
+    keyring.first_tickets(ADDRESS)
+    keyring.close()
+    return keyring.directory
+
+
+def listed(*options: str) -> list[dict[str, Any]]:
+    finished = taskmesh("ticket", "list", "--json", *options)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    entries: list[dict[str, Any]] = json.loads(finished.stdout)
+    return entries
+
+
+# ---- without a hub --------------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_is_made_listed_and_revoked(keys: Path) -> None:
+    made = taskmesh("ticket", "create", "--role", "client", "--name", "laptop", "--expires", "30d")
+    assert made.returncode == 0
+    assert made.stdout.startswith(f"laptop.ticket: a ticket for role client at the hub {ADDRESS}, good until 20")
+    assert "Mesh(ticket=FILE)" in made.stdout
+    assert "this machine alone" in made.stderr  # the address would be of no use elsewhere
+    path = Path("laptop.ticket")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    ticket = read_ticket(path)
+    assert (ticket.hub, ticket.role, ticket.name) == (ADDRESS, Role.CLIENT, "laptop")
+    assert ticket.hub_key == read_ticket(keys / "admin.ticket").hub_key
+    entry = listed()[3]
+    assert (entry["name"], entry["role"], entry["state"]) == ("laptop", "client", "good")
+    assert entry["expires"] in path.read_text()
+    revoked = taskmesh("ticket", "revoke", "laptop")
+    assert (revoked.returncode, revoked.stderr) == (0, "")
+    assert revoked.stdout == "the ticket 'laptop' is revoked; the next hub here will know\n"
+    assert listed()[3]["state"] == "revoked"
+
+
+def test_the_hub_learns_the_public_half_alone(keys: Path) -> None:
+    assert taskmesh("ticket", "create", "--role", "worker", "--name", "farm").returncode == 0
+    ticket = read_ticket("farm.ticket")
+    contents = {path.name: path.read_text() for path in keys.iterdir()}
+    assert ticket.public_key in contents["grants.json"]
+    assert not any(ticket.secret_key in text for text in contents.values())
+
+
+def test_a_ticket_for_other_machines_says_their_address(keys: Path) -> None:
+    made = taskmesh(
+        "ticket", "create", "--role", "worker", "--name", "farm", "--address", "10.0.0.5", "--out", "w.ticket"
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "good for ever" in made.stdout
+    assert read_ticket("w.ticket").hub == "tcp://10.0.0.5:5555"
+    assert not Path("farm.ticket").exists()
+
+
+def test_a_ticket_can_go_to_standard_output(keys: Path) -> None:
+    made = taskmesh("ticket", "create", "--role", "client", "--name", "ci", "--out", "-")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert os.listdir() == []
+    Path("ci.ticket").touch(0o600)
+    Path("ci.ticket").write_text(made.stdout)
+    assert read_ticket("ci.ticket").name == "ci"
+    assert listed()[3]["name"] == "ci"
+
+
+def test_a_file_is_never_overwritten_and_nothing_is_registered_then(keys: Path) -> None:
+    Path("laptop.ticket").write_text("mine")
+    made = taskmesh("ticket", "create", "--role", "client", "--name", "laptop")
+    assert made.returncode == 7
+    assert "laptop.ticket: this file exists, and is not overwritten; choose another with --out" in one_line(made)
+    assert Path("laptop.ticket").read_text() == "mine"
+    assert len(listed()) == 3
+
+
+def test_what_cannot_be_registered_leaves_no_file(keys: Path) -> None:
+    made = taskmesh("ticket", "create", "--role", "client", "--name", "admin", "--out", "x.ticket")
+    assert made.returncode == 7
+    assert "there is a ticket 'admin'; choose another name" in one_line(made)
+    assert os.listdir() == []
+
+
+def test_the_last_admin_ticket_is_not_revoked(keys: Path) -> None:
+    revoked = taskmesh("ticket", "revoke", "admin")
+    assert revoked.returncode == 7
+    assert "Create another first" in one_line(revoked)
+    assert taskmesh("ticket", "create", "--role", "admin", "--name", "me").returncode == 0
+    assert taskmesh("ticket", "revoke", "admin").returncode == 0
+    assert not (keys / "admin.ticket").exists()
+    assert taskmesh("ticket", "list").returncode == 0  # the directory is found without it
+
+
+def test_the_list_is_a_table_for_people(keys: Path) -> None:
+    finished = taskmesh("ticket", "list")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "Tickets: 3" in finished.stdout
+    assert re.search(r"^ ?client +client +good +\S+Z +never +[0-9a-f]{16}", finished.stdout, re.M)
+
+
+def test_keys_can_be_anywhere(home: Path, tmp_path: Path) -> None:
+    keyring = Keyring.open(tmp_path / "elsewhere")
+    keyring.first_tickets("tcp://127.0.0.1:7000")
+    keyring.close()
+    assert len(listed("--keys", str(tmp_path / "elsewhere"))) == 3
+    assert len(listed("--ticket", str(tmp_path / "elsewhere" / "admin.ticket"))) == 3  # it lies beside the keys
+    finished = taskmesh("ticket", "list", TASKMESH_KEYS=str(tmp_path / "elsewhere"))
+    assert finished.returncode == 0
+    assert not home.exists()
+
+
+def test_the_only_hub_here_needs_no_name(home: Path) -> None:
+    keyring = Keyring.open(home / "hub-7000")
+    keyring.first_tickets("tcp://127.0.0.1:7000")
+    keyring.close()
+    assert len(listed()) == 3
+    assert len(listed("--hub", "tcp://127.0.0.1:7000")) == 3
+
+
+# ---- used wrongly ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["create"], "Missing option"),
+        (["create", "--role", "client"], "Missing option"),
+        (["create", "--role", "boss", "--name", "x"], "'boss' is not one of"),
+        (["create", "--role", "client", "--name", "a/b"], "--name: the name of a ticket has a path separator"),
+        (["create", "--role", "client", "--name", ""], "--name: the name of a ticket is empty"),
+        (["create", "--role", "client", "--name", "x" * 61], "longer than 60 characters"),
+        (["create", "--role", "client", "--name", "x", "--expires", "soon"], "--expires: 'soon' is no time"),
+        (["create", "--role", "client", "--name", "x", "--address", "redis://x"], "unknown scheme 'redis'"),
+        (["revoke"], "Missing argument 'NAME'"),
+        (["lst"], "No such command 'lst'"),
+        (["list", "--hub", "ipc:///tmp/x"], "has no tickets: whoever may enter its directory may join"),
+        (["list", "--hub", "nothing:x"], "not a port"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_command_is_one_clear_line(keys: Path, arguments: list[str], says: str) -> None:
+    before = {path.name: path.read_bytes() for path in keys.iterdir()}
+    finished = taskmesh("ticket", *arguments)
+    assert finished.returncode == 2
+    assert says in one_line(finished)
+    assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
+    assert os.listdir() == []
+
+
+def test_where_no_hub_was_ever_started(home: Path, tmp_path: Path) -> None:
+    finished = taskmesh("ticket", "list")
+    assert finished.returncode == 7
+    assert "there is no admin ticket for any hub on this machine" in one_line(finished)
+    finished = taskmesh("ticket", "list", "--keys", str(tmp_path / "none"))
+    assert finished.returncode == 7
+    assert "none is no keys directory of a hub: there is no hub.key in it" in one_line(finished)
+    assert not home.exists() and not (tmp_path / "none").exists()  # and none is made
+
+
+def test_a_ticket_that_is_none_an_admins(keys: Path, tmp_path: Path) -> None:
+    for ticket, says in (
+        (keys / "client.ticket", "for role client, and here one for admin"),
+        (tmp_path / "x", "no such"),
+    ):
+        finished = taskmesh("ticket", "list", "--ticket", str(ticket))
+        assert finished.returncode == 7
+        assert says in one_line(finished)
+
+
+def test_keys_that_others_can_read_are_refused_with_the_remedy(keys: Path) -> None:
+    (keys / "hub.key").chmod(0o644)
+    finished = taskmesh("ticket", "list")
+    assert finished.returncode == 7
+    assert one_line(finished).endswith(
+        f"others can read this file, and could let anybody in; chmod 600 {keys / 'hub.key'}"
+    )
+
+
+def test_a_hub_that_does_not_answer(keys: Path, tmp_path: Path) -> None:
+    ticket = tmp_path / "mine.ticket"
+    ticket.touch(0o600)
+    ticket.write_text((keys / "admin.ticket").read_text().replace(ADDRESS, "tcp://127.0.0.1:1"))
+    finished = taskmesh(
+        "ticket", "create", "--role", "client", "--name", "x", "--ticket", str(ticket), "--timeout", "0.3"
+    )
+    assert finished.returncode == 3
+    assert "no hub answered at tcp://127.0.0.1:1 within 0.3 s: nothing listens" in one_line(finished)
+    assert os.listdir() == []
+
+
+# ---- help -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_verb_help_is_shown_and_it_is_a_mistake() -> None:
+    finished = taskmesh("ticket")
+    assert (finished.returncode, finished.stderr) == (2, "")
+    assert "Examples" in finished.stdout and "revoke" in finished.stdout
+
+
+@pytest.mark.parametrize("verb", ["create", "list", "revoke"])
+def test_help_shows_examples_and_every_option_is_documented(verb: str) -> None:
+    finished = taskmesh("ticket", verb, "--help")
+    assert finished.returncode == 0
+    assert "Examples" in finished.stdout
+    documented = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    names = re.findall(r"^│ [ *] +(--[\w-]+)", finished.stdout, re.M) + re.findall(r"TASKMESH_[A-Z]+", finished.stdout)
+    assert len(names) >= 8
+    for name in {*names} - {"--help"}:
+        assert f"`{name}" in documented, name
