@@ -248,6 +248,12 @@ class Fleet:
         worker.says("has joined")
         return worker
 
+    def worker_with(self, ticket: Path) -> Started:
+        """A worker that has joined with a ticket, which names the hub."""
+        worker = self._start("worker", "--ticket", str(ticket), "-n", "1")
+        worker.says("has joined")
+        return worker
+
     def output(self) -> str:
         """What all of them have printed, for a test that failed."""
         return "\n".join(f"--- {started.output_path.name}:\n{started.output}" for started in self._started)

@@ -251,7 +251,7 @@ def test_status_without_a_hub_says_so_and_fails() -> None:
 
 def test_status_of_something_else_says_so_and_fails() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        finished = taskmesh("status", f"127.0.0.1:{server.getsockname()[1]}", "--timeout", "0.3")
+        finished = taskmesh("status", f"127.0.0.1:{server.getsockname()[1]}", "--insecure", "--timeout", "0.3")
     assert finished.returncode == 3
     assert "does not answer as a hub does" in one_line(finished)
 

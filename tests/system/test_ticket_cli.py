@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from taskmesh import HubUnreachable, Mesh, RegistrationRefused
+from taskmesh.cli.asking import ask
 from taskmesh.core.access import Role
+from taskmesh.core.messages import CreateTicket, ListTickets, RevokeTicket
 from taskmesh.security.keyring import Keyring
 from taskmesh.security.ticket import read_ticket
+from taskmesh.transport.endpoints import parse_address
 
+from .processes import Fleet, until
 from .test_cli import one_line, taskmesh
 
 ADDRESS = "tcp://127.0.0.1:5555"
@@ -146,6 +152,145 @@ def test_the_only_hub_here_needs_no_name(home: Path) -> None:
     keyring.close()
     assert len(listed()) == 3
     assert len(listed("--hub", "tcp://127.0.0.1:7000")) == 3
+
+
+# ---- with a hub that runs -------------------------------------------------------------------------------------------
+
+
+def made(name: str, role: str = "client", *options: str) -> Path:
+    """A new ticket of the hub that runs."""
+    finished = taskmesh("ticket", "create", "--role", role, "--name", name, *options)
+    assert finished.returncode == 0, finished.stderr
+    return Path(f"{name}.ticket").absolute()
+
+
+def refused(ticket: Path) -> str:
+    """Why nobody gets in with a ticket."""
+    with pytest.raises(RegistrationRefused) as caught:
+        Mesh(ticket=ticket, connect_timeout=10)
+    return str(caught.value)
+
+
+def test_a_new_ticket_is_good_at_once(home: Path, fleet: Fleet) -> None:
+    fleet.worker()
+    laptop = made("laptop", "client", "--expires", "1d")
+    assert read_ticket(laptop).hub == fleet.address
+    assert [entry["name"] for entry in listed()] == ["admin", "client", "worker", "laptop"]
+    with Mesh(ticket=laptop) as mesh:
+        assert mesh.submit(abs, -3).result(10) == 3
+    farm = made("farm", "worker")
+    worker = fleet.worker_with(farm)
+    assert worker.process.poll() is None
+    [keys] = home.glob("free-*")
+    audit = [json.loads(line) for line in (keys / "audit.jsonl").read_text().splitlines()]
+    assert [(e["name"], e["by"]) for e in audit if e["event"] == "ticket created"] == [
+        ("laptop", "admin"),
+        ("farm", "admin"),
+    ]
+
+
+def test_revoking_takes_effect_at_once_without_a_restart(home: Path, fleet: Fleet) -> None:
+    fleet.worker()
+    laptop, other = made("laptop"), made("other")
+    with Mesh(ticket=other) as stays, Mesh(ticket=laptop) as goes:
+        held = goes.submit(signal.pause)
+        until(lambda: "1 with workers" in taskmesh("status").stdout, "it runs")
+        revoked = taskmesh("ticket", "revoke", "laptop")
+        assert (revoked.returncode, revoked.stderr) == (0, "")
+        assert revoked.stdout == "the ticket 'laptop' is revoked; the hub has put out who came with it\n"
+        with pytest.raises(HubUnreachable, match="revoked"):
+            held.result(10)  # a live connection is ended, too
+        assert stays.submit(abs, -2).result(10) == 2
+        goes.shutdown(wait=False, cancel_futures=True)
+    assert "does not know this ticket, or it was revoked" in refused(laptop)
+    assert listed()[3]["state"] == "revoked"
+
+
+def test_a_worker_whose_ticket_is_revoked_is_put_out(home: Path, fleet: Fleet) -> None:
+    farm = made("farm", "worker")
+    worker = fleet.worker_with(farm)
+    assert taskmesh("ticket", "revoke", "farm").returncode == 0
+    assert worker.ends(20) == 4, worker.output
+    assert "revoked" in worker.output
+    document = json.loads(taskmesh("status", "--json").stdout)
+    assert document["daemons"] == []
+
+
+def test_a_ticket_ends_by_itself_at_a_hub_that_runs(home: Path, fleet: Fleet) -> None:
+    brief = made("brief", "client", "--expires", "2s")
+    text = brief.read_text()
+    until(lambda: listed()[3]["state"] == "expired", "it has expired")
+    finished = taskmesh("status", "--ticket", str(brief))
+    assert finished.returncode == 7
+    assert "the ticket 'brief' has expired on" in one_line(finished)
+    brief.write_text(re.sub('expires = ".*"', 'expires = "never"', text))  # the hub knows better
+    assert "has expired" in refused(brief)
+
+
+def test_what_a_hub_refuses_is_one_clear_line_and_leaves_no_file(home: Path, fleet: Fleet) -> None:
+    for arguments, says in (
+        (
+            ["create", "--role", "client", "--name", "admin", "--out", "x"],
+            "there is a ticket 'admin'; choose another name",
+        ),
+        (["revoke", "admin"], "'admin' is the last admin ticket"),
+        (["revoke", "nobody"], "there is no ticket 'nobody'"),
+    ):
+        finished = taskmesh("ticket", *arguments)
+        assert finished.returncode == 4
+        assert says in one_line(finished)
+    assert os.listdir() == []
+    assert len(listed()) == 3
+
+
+def test_only_an_admin_may_ask_for_tickets(home: Path, fleet: Fleet) -> None:
+    [keys] = home.glob("free-*")
+    address = parse_address(fleet.address)
+    for role in ("client", "worker"):
+        ticket = read_ticket(keys / f"{role}.ticket")
+        for message in (ListTickets(), RevokeTicket("admin"), CreateTicket("mine", "admin", b"k" * 32, 0)):
+            with pytest.raises(RegistrationRefused, match="that takes an admin ticket"):
+                ask(address, ticket, message, 10)
+    assert len(listed()) == 3
+
+
+def test_a_ticket_of_another_hub(home: Path, fleet: Fleet, tmp_path: Path) -> None:
+    other = Keyring.open(tmp_path / "other")
+    other.first_tickets(fleet.address)
+    other.close()
+    finished = taskmesh("status", "--ticket", str(tmp_path / "other" / "client.ticket"))
+    assert finished.returncode == 4
+    assert "does not have the key of the hub that this ticket is for" in one_line(finished)
+
+
+def test_status_asks_with_a_ticket_that_was_given(home: Path, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    ops = made("ops", "admin")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home.parent / "elsewhere"))
+    finished = taskmesh("status", fleet.address)
+    assert finished.returncode == 7
+    assert f"there is no client ticket for the hub at {fleet.address} on this machine" in one_line(finished)
+    for finished in (taskmesh("status", "--ticket", str(ops)), taskmesh("status", TASKMESH_TICKET=str(ops))):
+        assert finished.returncode == 0
+        assert fleet.address in finished.stdout
+    finished = taskmesh("status", fleet.address, "--insecure")
+    assert finished.returncode == 4
+    assert "the hub asks for a ticket, and none was given" in one_line(finished)
+
+
+def test_a_hub_without_keys_has_no_tickets_and_takes_none(home: Path, tmp_path: Path, keys: Path) -> None:
+    fleet = Fleet(tmp_path, options=["--insecure"])
+    try:
+        assert taskmesh("status", fleet.address, "--insecure").returncode == 0
+        ticket = read_ticket(keys / "admin.ticket")
+        finished = taskmesh("status", fleet.address, "--ticket", str(keys / "admin.ticket"))
+        assert finished.returncode == 4
+        assert "the hub runs without keys (--insecure)" in one_line(finished)
+        with pytest.raises(RegistrationRefused, match="has no keys, so it has no tickets"):
+            ask(parse_address(fleet.address), None, ListTickets(), 10)
+        with pytest.raises(RegistrationRefused, match="the hub runs without keys"):
+            ask(parse_address(fleet.address), ticket, ListTickets(), 10)
+    finally:
+        fleet.end()
 
 
 # ---- used wrongly ---------------------------------------------------------------------------------------------------
