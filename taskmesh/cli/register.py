@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from ..core import messages as m
 from ..core.access import Role
 from ..errors import KeysError
+from ..security.audit import Audit
 from ..security.finding import NoTicket, find
 from ..security.keyring import HUB_KEY, Keyring, KeysInUse, document
 from ..security.places import default_keys_directory
@@ -68,7 +69,18 @@ class Files:
     def change(self, request: Request, change: Callable[[Keyring], object]) -> Entries:
         """See `Register`."""
         change(self._keyring)
+        self._note(request)
         return document(self._keyring.grants, time.time())
+
+    def _note(self, request: Request) -> None:
+        """Write it to the audit log, as the hub does; `by` no ticket, but by whoever may change the files."""
+        audit = Audit(self._keyring.directory / "audit.jsonl")
+        if isinstance(request, m.CreateTicket):
+            valid_s = request.valid_s or None
+            audit.write("ticket created", name=request.name, role=request.role, valid_s=valid_s, by=None)
+        elif isinstance(request, m.RevokeTicket):
+            audit.write("ticket revoked", name=request.name, by=None)
+        audit.close()
 
 
 class Running:

@@ -72,6 +72,11 @@ def test_a_ticket_is_made_listed_and_revoked(keys: Path) -> None:
     assert (revoked.returncode, revoked.stderr) == (0, "")
     assert revoked.stdout == "the ticket 'laptop' is revoked; the next hub here will know\n"
     assert listed()[3]["state"] == "revoked"
+    audit = [json.loads(line) for line in (keys / "audit.jsonl").read_text().splitlines()]
+    assert [(e["event"], e["name"], e["by"]) for e in audit] == [
+        ("ticket created", "laptop", None),
+        ("ticket revoked", "laptop", None),
+    ]
 
 
 def test_the_hub_learns_the_public_half_alone(keys: Path) -> None:
@@ -312,7 +317,7 @@ def test_a_hub_without_keys_has_no_tickets_and_takes_none(home: Path, tmp_path: 
         (["list", "--hub", "ipc:///tmp/x"], "has no tickets: whoever may enter its directory may join"),
         (["list", "--hub", "nothing:x"], "not a port"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_the_command_is_one_clear_line(keys: Path, arguments: list[str], says: str) -> None:
     before = {path.name: path.read_bytes() for path in keys.iterdir()}
     finished = taskmesh("ticket", *arguments)
@@ -378,7 +383,7 @@ def test_help_shows_examples_and_every_option_is_documented(verb: str) -> None:
     assert finished.returncode == 0
     assert "Examples" in finished.stdout
     documented = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-    names = re.findall(r"^│ [ *] +(--[\w-]+)", finished.stdout, re.M) + re.findall(r"TASKMESH_[A-Z]+", finished.stdout)
+    names = re.findall(r"^│[ *]+(--[\w-]+)", finished.stdout, re.M) + re.findall(r"TASKMESH_[A-Z]+", finished.stdout)
     assert len(names) >= 8
     for name in {*names} - {"--help"}:
         assert f"`{name}" in documented, name
