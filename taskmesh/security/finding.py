@@ -69,9 +69,10 @@ def find(address: Address | None, role: Role, explicit: str | None) -> Found:
     named = explicit or os.environ.get("TASKMESH_TICKET")
     if named:
         return _named(Path(named).expanduser(), role)
-    candidates = [found for found in _candidates(address, role) if address is None or found.is_for(address)]
+    there = list(_candidates(address, role))
+    candidates = [found for found in there if address is None or found.is_for(address)]
     if not candidates:
-        raise NoTicket(_nothing(address, role))
+        raise NoTicket(_nothing(address, role, there))
     if address is None:
         candidates = _of_one_hub(candidates)
     now = time.time()
@@ -134,10 +135,13 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _nothing(address: Address | None, role: Role) -> str:
+def _nothing(address: Address | None, role: Role, others: list[Found]) -> str:
+    """Why no ticket was found. `others`: what is there for other addresses; of this user's own hubs with this port."""
     where = f"the hub at {address}" if address is not None else "any hub"
+    near = next((f"; {f.path} is for {f.hub}: if that is the same hub, give this one" for f in others if f.own), "")
+    step = ". Or run" if near else ": run"
     return (
-        f"there is no {role} ticket for {where} on this machine: run `{remedy(role)}` on the hub's machine, bring the "
-        f"file here, and give it by --ticket, ticket= or $TASKMESH_TICKET (or --insecure, insecure=True, if the hub "
-        f"was started with it)"
+        f"there is no {role} ticket for {where} on this machine{near}{step} `{remedy(role)}` on the hub's machine, "
+        f"bring the file here, and give it by --ticket, ticket= or $TASKMESH_TICKET (or --insecure, insecure=True, if "
+        f"the hub was started with it)"
     )

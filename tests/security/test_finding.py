@@ -76,7 +76,11 @@ def test_a_hub_that_others_reach_is_found_by_its_name_and_from_this_machine(home
     own(home, hub="tcp://hub.example:5555")
     assert found(parse_address("HUB.example"), Role.CLIENT) == "hub-5555-client"
     assert found(LOCAL, Role.CLIENT) == "hub-5555-client"
-    assert "no client ticket for the hub at tcp://10.0.0.5:5555" in refusal(REMOTE, Role.CLIENT)
+    says = refusal(REMOTE, Role.CLIENT)
+    assert "no client ticket for the hub at tcp://10.0.0.5:5555" in says
+    assert (
+        f"{home}/hub-5555/client.ticket is for tcp://hub.example:5555: if that is the same hub, give this one" in says
+    )
 
 
 def test_the_only_hub_needs_no_address(home: Path) -> None:
