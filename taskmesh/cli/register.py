@@ -24,6 +24,7 @@ from .exits import CommandError, ExitCode
 from .options import DEFAULT_HUB
 
 SHOWN = ("name", "role", "state", "created", "expires", "fingerprint")
+ADMIN_TICKET = f"{Role.ADMIN}.ticket"
 Entries = list[dict[str, str]]
 Request = m.CreateTicket | m.RevokeTicket | m.ListTickets
 
@@ -137,7 +138,7 @@ def register_of(where: Where) -> Iterator[Register]:
             keyring = Keyring.open(directory)
         except KeysInUse:
             if ticket is None:
-                ticket = find(address, Role.ADMIN, str(directory / f"{Role.ADMIN}.ticket")).ticket
+                ticket = find(address, Role.ADMIN, str(directory / ADMIN_TICKET)).ticket
         else:
             with closing(keyring):
                 yield Files(keyring)
@@ -152,13 +153,23 @@ def _place(where: Where, address: Address | None) -> tuple[Path | None, Ticket |
         directory = Path(where.keys)
         if not os.path.exists(directory / HUB_KEY):
             raise KeysError(f"{directory} is no keys directory of a hub: there is no {HUB_KEY} in it")
-        return directory, find(address, Role.ADMIN, where.ticket).ticket if where.ticket else None
+        explicit = where.ticket or (None if _is_ours(directory) else str(directory / ADMIN_TICKET))
+        ticket = find(address, Role.ADMIN, explicit).ticket if explicit else None
+        return directory if _is_ours(directory) else None, ticket
     try:
         found = find(address, Role.ADMIN, where.ticket)
     except NoTicket:
         directory = default_keys_directory(address or parse_address(DEFAULT_HUB))
-        if (address is None or address.is_local) and os.path.exists(directory / HUB_KEY):
+        if (address is None or address.is_local) and _is_ours(directory):
             return directory, None  # the admin ticket is kept elsewhere
         raise
     home = found.path.parent
-    return home if os.path.exists(home / HUB_KEY) else None, found.ticket
+    return home if _is_ours(home) else None, found.ticket
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether a hub of this user has its keys there. What root would write there, another user's hub could not read."""
+    try:
+        return (directory / HUB_KEY).stat().st_uid == os.geteuid()
+    except OSError:
+        return False

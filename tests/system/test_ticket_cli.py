@@ -298,6 +298,20 @@ def test_a_hub_without_keys_has_no_tickets_and_takes_none(home: Path, tmp_path: 
         fleet.end()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_root_asks_the_hub_of_another_user_and_never_touches_its_files(keys: Path) -> None:
+    text = (keys / "admin.ticket").read_text()
+    (keys / "admin.ticket").write_text(text.replace(ADDRESS, "tcp://127.0.0.1:1"))
+    for path in (keys, *keys.iterdir()):
+        os.chown(path, 12_345, -1)
+    for options in (["--keys", str(keys)], ["--ticket", str(keys / "admin.ticket")]):
+        finished = taskmesh("ticket", "create", "--role", "client", "--name", "x", *options, "--timeout", "0.3")
+        assert finished.returncode == 3
+        assert "no hub answered at tcp://127.0.0.1:1" in one_line(finished)
+    assert {path.stat().st_uid for path in (keys, *keys.iterdir())} == {12_345}
+    assert os.listdir() == []
+
+
 # ---- used wrongly ---------------------------------------------------------------------------------------------------
 
 
