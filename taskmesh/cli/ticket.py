@@ -193,7 +193,7 @@ def list_(
 ) -> None:
     """List every ticket that was ever made for a hub.
 
-    The last column is the key's fingerprint, as in the hub's log and audit log.
+    The last column is the fingerprint of its key.
     """
     with register_of(Where(keys, hub, ticket, timeout)) as register:
         entries = register.change(m.ListTickets(), lambda keyring: None)

@@ -103,12 +103,23 @@ def _candidates(address: Address | None, role: Role) -> Iterable[Found]:
         for directory in sorted(base.glob(pattern)):
             for fitting in DOES_FOR[role]:
                 path = directory / f"{fitting}.ticket"
-                if path.exists():
+                if not _is_missing(path):
                     yield _found(path, own=True)
     for path in sorted((base / "tickets").glob("*.ticket")):
         found = _found(path, own=False)
         if found.ticket.role in DOES_FOR[role]:
             yield found
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file. What cannot be looked at is there, and reading it says why it cannot."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _found(path: Path, own: bool) -> Found:

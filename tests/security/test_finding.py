@@ -195,6 +195,19 @@ def test_a_found_ticket_that_others_can_read_is_an_error(home: Path, place: str)
     assert refusal(LOCAL, Role.CLIENT).startswith(f"{path}: others can read this ticket")
 
 
+def test_a_directory_that_cannot_be_entered_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own(home)
+
+    def denied(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", denied)  # as where root started a hub with this user's home directory
+    monkeypatch.setattr(os, "open", denied)
+    assert refusal(LOCAL, Role.CLIENT) == (
+        f"{home}/hub-5555/client.ticket: the ticket cannot be read (Permission denied)"
+    )
+
+
 def test_what_is_wrong_with_another_hubs_keys_is_of_no_concern(home: Path) -> None:
     own(home)
     path = put(home / "hub-7000" / "client.ticket", Role.CLIENT, "tcp://127.0.0.1:7000")
