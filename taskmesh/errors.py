@@ -104,6 +104,10 @@ class TicketError(TaskmeshError):
     """The ticket cannot be used."""
 
 
+class NoTicket(TicketError):
+    """There is no ticket for this hub on this machine."""
+
+
 class KeysError(TaskmeshError):
     """The hub's keys cannot be used."""
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from time import monotonic, sleep
 from typing import NamedTuple
 
 from .core.access import Role
+from .errors import HubUnreachable, NoTicket
 from .transport.curve import Credentials
+from .transport.diagnosis import diagnose, listens
 from .transport.endpoints import Address, parse_address
 
+AGAIN_S = 0.2
+NEVER = float("inf")
 YES = {"1", "true", "yes", "on"}
 
 
@@ -52,8 +58,50 @@ def choose_hub(
     return HubChoice(hub or parse_address(found.hub), keys)
 
 
+def await_hub(
+    address: str | None,
+    ticket: str | os.PathLike[str] | None,
+    insecure: bool,
+    role: Role = Role.CLIENT,
+    timeout_s: float = NEVER,
+    waiting: Callable[[Address], None] | None = None,
+) -> HubChoice:
+    """As `choose_hub`, but a hub of this machine that is not there yet, and has no tickets yet, is waited for.
+
+    Parameters
+    ----------
+    address, ticket, insecure, role
+        As there.
+    timeout_s
+        For how many seconds.
+    waiting
+        Called once with its address if it has to be waited for.
+
+    Raises
+    ------
+    AddressError, TicketError
+        As there.
+    HubUnreachable
+        It did not come in time.
+    """
+    deadline = monotonic() + timeout_s
+    while True:
+        try:
+            return choose_hub(address, ticket, insecure, role)
+        except NoTicket:
+            hub = parse_address(address) if address is not None else None
+            if hub is None or not hub.is_local or listens(hub):
+                raise
+            if monotonic() >= deadline:
+                raise HubUnreachable(f"no hub answered within {timeout_s:g} s: {diagnose(hub)}") from None
+        if waiting is not None:
+            waiting(hub)
+            waiting = None
+        sleep(min(AGAIN_S, max(0.0, deadline - monotonic())))
+
+
 def _says_insecure() -> bool:
     return os.environ.get("TASKMESH_INSECURE", "").lower() in YES
 
 
-__all__ = ["HubChoice", "choose_hub"]
+__all__ = ["HubChoice", "await_hub", "choose_hub"]

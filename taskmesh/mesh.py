@@ -27,7 +27,7 @@ from .client import LOST_AFTER_S, Client, Place
 from .core.limits import LEAF_TASKS
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
-from .joining import HubChoice, choose_hub
+from .joining import HubChoice, await_hub
 from .launch import PrivateHub
 from .mapping import LEAF_ITEMS, MapRun, Source
 from .task import Task, TaskOptions, call_object, in_runner, task_name
@@ -127,7 +127,7 @@ class Mesh(concurrent.futures.Executor):
         elif workers is not None:
             raise ValueError("workers= is for a private mesh; a hub's daemons say how many runners they have")
         else:
-            self._join(choose_hub(address, ticket, insecure), connect_timeout)
+            self._join(await_hub(address, ticket, insecure, timeout_s=connect_timeout), connect_timeout)
         assert self._client is not None
         self._finalizer: weakref.finalize[Any, Mesh] = weakref.finalize(self, _drop, self._client, self._private)
         self._finalizer.atexit = False  # `_close_all` sees to it

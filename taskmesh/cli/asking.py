@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..core.access import Role
 from ..core.messages import ControlMessage, Refused
-from ..errors import HubUnreachable, PeerProtocolError, RegistrationRefused
-from ..security.finding import NoTicket, find_ticket
+from ..errors import HubUnreachable, NoTicket, PeerProtocolError, RegistrationRefused
+from ..security.finding import find_ticket
 from ..security.ticket import Ticket
 from ..transport.diagnosis import TIMEOUT_S, diagnose
 from ..transport.endpoints import Address, parse_address

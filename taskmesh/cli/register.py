@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 from ..core import messages as m
 from ..core.access import Role
-from ..errors import KeysError
+from ..errors import KeysError, NoTicket
 from ..security.audit import Audit
-from ..security.finding import NoTicket, find
+from ..security.finding import find
 from ..security.keyring import HUB_KEY, Keyring, KeysInUse, document
 from ..security.places import default_keys_directory
 from ..security.ticket import Ticket, load_ticket

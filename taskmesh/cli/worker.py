@@ -128,6 +128,12 @@ def worker(
     raise typer.Exit(_serve(hub, ticket, insecure, workers, name, connect_timeout, limits, drain_timeout))
 
 
+def _say_that_we_wait(address: Address) -> None:
+    logging.getLogger("taskmesh.worker").warning(
+        "nothing listens at %s yet, and there is no ticket for it; waiting until a hub is there", address
+    )
+
+
 def _module_path() -> list[str]:
     """Where runners look for modules: the working directory first, as for a script that is started there."""
     here = os.getcwd()
@@ -147,9 +153,11 @@ def _serve(
     path = _module_path()
     nursery = NurseryProcess(os.uname().nodename, path)  # before sockets are imported: the two load together
     try:
-        from ..joining import choose_hub
+        from ..joining import await_hub
 
-        address, credentials = choose_hub(hub, ticket, insecure, Role.WORKER)
+        address, credentials = await_hub(
+            hub, ticket, insecure, Role.WORKER, connect_timeout or NEVER, None if connect_timeout else _say_that_we_wait
+        )
         if credentials is None and address.scheme == "tcp":
             warn_insecure(address, WORKER_RISK)
         from taskmesh_worker.daemon import Daemon, DaemonConfig, host_name

@@ -14,17 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core.access import Role
-from ..errors import TicketError
+from ..errors import NoTicket, TicketError
 from ..transport.endpoints import DEFAULT_PORT, Address, parse_address
 from .places import configuration
 from .ticket import Ticket, load_ticket, read_ticket, remedy
 
 DOES_FOR = {Role.ADMIN: (Role.ADMIN,), Role.CLIENT: (Role.CLIENT, Role.ADMIN), Role.WORKER: (Role.WORKER,)}
 """Which tickets do for a role, best first."""
-
-
-class NoTicket(TicketError):
-    """There is no ticket for this hub on this machine."""
 
 
 class Found(NamedTuple):

@@ -10,6 +10,15 @@ from .endpoints import Address
 TIMEOUT_S = 2.0
 
 
+def listens(address: Address) -> bool:
+    """Whether anything listens at `address`."""
+    try:
+        socket.create_connection((address.host, address.port), timeout=TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def diagnose(address: Address) -> str:
     """Why the hub at `address` does not answer, as far as a plain connection can tell."""
     if address.scheme == "ipc":

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from taskmesh.core.access import Role
-from taskmesh.errors import TicketError
+from taskmesh.errors import NoTicket, TicketError
 from taskmesh.security import keys
-from taskmesh.security.finding import NoTicket, find, find_ticket
+from taskmesh.security.finding import find, find_ticket
 from taskmesh.security.ticket import Ticket, write_ticket
 from taskmesh.transport.endpoints import Address, parse_address
 

@@ -20,7 +20,7 @@ import pytest
 
 from taskmesh import HubUnreachable, Mesh, RegistrationRefused, __version__
 
-from .processes import Started, alive, until
+from .processes import Started, alive, free_ports, until
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = re.compile(r"ready at (\S+)")
@@ -270,7 +270,6 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["hub", "--lisen", "x"], "--lisen"),
         (["hub", "--log-level", "loud"], "loud"),
         (["hubb"], "hubb"),
-        (["worker"], "HUB"),
         (["worker", "tcp://127.0.0.1:0"], "a port is between 1 and 65535"),
         (["worker", NO_HUB, "-n", "0"], "--workers"),
         (["worker", NO_HUB, "--name", "two\nlines"], "--name"),
@@ -316,22 +315,25 @@ def test_an_ipc_directory_that_others_may_enter_is_refused(tmp_path: Path) -> No
     assert "others may enter it" in one_line(finished)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["hub", "--listen", "tcp://0.0.0.0:0"], ["worker", "tcp://no-such-host.invalid:5555"]]
-)
-def test_an_address_that_others_can_reach_needs_insecure(arguments: list[str]) -> None:
-    finished = taskmesh(*arguments)
-    assert finished.returncode == 2
-    line = one_line(finished)
-    assert "nothing is encrypted or authenticated yet" in line
-    assert "--insecure" in line
+def test_a_worker_without_a_ticket_for_that_hub_is_told_how_to_get_one() -> None:
+    finished = taskmesh("worker", "tcp://no-such-host.invalid:5555")
+    assert finished.returncode == 7
+    assert "taskmesh ticket create --role worker" in one_line(finished)
+
+
+def test_a_worker_that_is_there_before_its_hub_waits_for_it(fleet: Fleet) -> None:
+    port = free_ports(3)
+    worker = fleet.start("worker", f"tcp://127.0.0.1:{port}", "-n", "1")
+    worker.says("waiting until a hub is there")
+    fleet.hub(listen=f"tcp://127.0.0.1:{port}")
+    worker.says("has joined")
 
 
 def test_insecure_is_warned_about_once(fleet: Fleet) -> None:
     hub, _ = fleet.hub("--insecure", "--log-level", "error", listen="tcp://0.0.0.0:0")
     hub.signal(signal.SIGTERM)
     assert hub.ends() == 0
-    assert hub.output.count("is not encrypted or authenticated (--insecure)") == 1
+    assert hub.output.count("is neither encrypted nor authenticated (--insecure)") == 1
 
 
 def test_a_worker_gives_up_after_its_connect_timeout() -> None:
