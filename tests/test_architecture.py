@@ -106,6 +106,16 @@ def test_what_a_runner_imports_brings_no_sockets(module: str) -> None:
     assert out.stdout.strip() == "[]"
 
 
+def test_hub_and_daemon_start_without_asyncio() -> None:
+    """It takes as long to import as all of ours, and a private mesh starts with every script."""
+    code = (
+        f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'workers')]!r}; "
+        f"import taskmesh.hub, taskmesh_worker.daemon; print('asyncio' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert out.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize("path", [*files(LIBRARY), *files(DAEMON)], ids=short)
 def test_no_file_grows_beyond_reading(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 650

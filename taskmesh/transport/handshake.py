@@ -12,8 +12,9 @@ What libzmq 4.3 was seen to do at the connecting side:
 
 from __future__ import annotations
 
+from struct import Struct
+
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from .diagnosis import mechanism
 from .endpoints import Address
@@ -25,6 +26,7 @@ WATCHED = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
+EVENT = Struct("=HI")  # number and value; pyzmq's reader of it imports asyncio, which takes as long as all of ours
 BELIEVED_AFTER = 3  # failures without detail, one after the other
 TEMPORARY = 300  # ZAP's status for "not now", after which libzmq dials again
 
@@ -78,8 +80,7 @@ class HandshakeWatch:
         It reads what has happened since it was called last, and does not wait.
         """
         while int(self.monitor.get(zmq.EVENTS)) & zmq.POLLIN:
-            event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
-            self._on_event(event["event"], event["value"])
+            self._on_event(*EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0]))
         return self._failure
 
     def _on_event(self, event: int, value: int) -> None:
