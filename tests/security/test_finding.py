@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,8 +199,12 @@ def test_a_found_ticket_that_others_can_read_is_an_error(home: Path, place: str)
 def test_a_directory_that_cannot_be_entered_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own(home)
 
-    def denied(*arguments: object, **options: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    stat = Path.stat
+
+    def denied(path: Path, *arguments: Any, **options: Any) -> Any:
+        if str(path).endswith(".ticket"):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "stat", denied)  # as where root started a hub with this user's home directory
     monkeypatch.setattr(os, "open", denied)
