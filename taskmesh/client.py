@@ -28,6 +28,8 @@ from .futures import Future, settle_cancelled, settle_error
 from .outcomes import settle
 from .sizes import show_size
 from .transport.curve import Credentials
+from .transport.endpoints import parse_address
+from .transport.handshake import explained
 from .transport.loop import SPIN_S, Loop
 from .transport.membership import Membership
 from .transport.sockets import new_context
@@ -39,6 +41,7 @@ log = logging.getLogger("taskmesh")
 
 LOST_AFTER_S = 60.0
 NEVER = float("inf")
+LOOK_EVERY_S = 0.25
 LARGE_CALL = 4096  # bytes
 ENVELOPE = 4096  # bytes of a message beside its largest part
 LONE_WEIGHT = 16 * 1024  # with less than this unsettled, bytes, somebody probably waits for it
@@ -179,6 +182,7 @@ class Client:
             PYTHON,
         )
         self.membership = Membership(self._context, self._loop, control, register, self, self.lock, ticket=ticket)
+        self._has_ticket = ticket is not None
         self._largest = LARGEST
         self._loop.add_part(self)
         self._thread = threading.Thread(target=self._run, name="taskmesh-receive", daemon=True)
@@ -191,17 +195,21 @@ class Client:
         HubUnreachable
             It did not answer within `timeout` seconds.
         RegistrationRefused
-            It does not want us; the message says why.
+            It does not want us, or has other keys; the message says why.
         """
         self._thread.start()
-        answered = self._welcomed.wait(timeout)
+        deadline, trouble = monotonic() + timeout, None
+        while not self._welcomed.wait(max(0.0, min(LOOK_EVERY_S, deadline - monotonic()))):
+            if trouble is None and self.membership.trouble is not None:
+                trouble, final = explained(self.membership.trouble, parse_address(self.control), self._has_ticket)
+                if final:
+                    raise RegistrationRefused(f"no connection with the hub at {self.control}: {trouble}")
+            if monotonic() >= deadline:
+                raise HubUnreachable(
+                    f"no hub answered at {self.control} within {timeout:g} s" + (f": {trouble}" if trouble else "")
+                )
         if self.error is not None:
             raise self.error
-        if not answered:
-            trouble = self.membership.trouble
-            raise HubUnreachable(
-                f"no hub answered at {self.control} within {timeout:g} s" + (f": {trouble}" if trouble else "")
-            )
 
     def in_receive_thread(self) -> bool:
         """Whether the caller is a callback of one of this session's futures."""

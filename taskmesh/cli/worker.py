@@ -174,7 +174,7 @@ def _serve(
     except BaseException:
         nursery.close()
         raise
-    watcher = Watcher(address, daemon, loop, connect_timeout)
+    watcher = Watcher(address, daemon, loop, connect_timeout, credentials is not None)
     watcher.ready_line = f"taskmesh worker {config.name} has joined {address} with {plural(slots, 'runner')}"
     stopper = Stopper(loop, WorkerService(daemon, drain_timeout), "and what is running is started again elsewhere")
     try:
@@ -222,15 +222,19 @@ class Watcher:
         What to watch, and what to end.
     connect_timeout
         Seconds until the first welcome; 0: for ever.
+    has_ticket
+        Whether it comes with keys.
     """
 
-    def __init__(self, address: Address, daemon: Daemon, loop: Loop, connect_timeout: float) -> None:
+    def __init__(self, address: Address, daemon: Daemon, loop: Loop, connect_timeout: float, has_ticket: bool) -> None:
+        self._has_ticket = has_ticket
         self._address = address
         self._daemon = daemon
         self._loop = loop
         self._timeout = connect_timeout
         self._deadline = loop.now() + connect_timeout if connect_timeout else NEVER
         self._joined = False
+        self._trouble: str | None = None
         self._log = logging.getLogger("taskmesh.worker")
         self._log.setLevel(max(logging.WARNING, logging.getLogger().level))  # the ready line says that it joined
         self.ready_line = ""
@@ -246,11 +250,24 @@ class Watcher:
             self._deadline = NEVER
             self._log.setLevel(logging.NOTSET)
             print(self.ready_line, flush=True)
+        elif self._daemon.membership.trouble not in (None, self._trouble):
+            self._explain(self._daemon.membership.trouble)
         elif now >= self._deadline and not self._daemon.plan.draining:
             from ..transport.diagnosis import diagnose
 
             why = diagnose(self._address)
             self._fail(ExitCode.UNREACHABLE, f"no hub answered within {self._timeout:g} s: {why}")
+
+    def _explain(self, trouble: str | None) -> None:
+        """No connection comes about. Before it has joined, what a hub says itself is final."""
+        from ..transport.handshake import explained
+
+        self._trouble = trouble
+        why, final = explained(trouble or "", self._address, self._has_ticket)
+        if final and not self._joined:
+            self._fail(ExitCode.REFUSED, f"no connection with the hub at {self._address}: {why}")
+        else:
+            self._log.warning("no connection with the hub at %s: %s", self._address, why)
 
     def _fail(self, code: ExitCode, text: str) -> None:
         self.failure = CommandError(code, text)

@@ -36,6 +36,7 @@ class LocalMembership:
         self._owner = owner
         self._inbox: deque[m.LinkMessage] = deque()
         self.registered = False
+        self.trouble: str | None = None  # nothing is between
         self.touched = True
 
     def deliver(self, message: m.LinkMessage) -> None:

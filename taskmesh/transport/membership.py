@@ -162,10 +162,10 @@ class Membership:
         self.touched = True
         if self.registered:
             self.join_again()  # the hub does not know this registration's key any more
-        elif self._watch.final or (self._silence is None and self.stream is None):
+        elif self._watch.final:
             self._refuse(why)
         else:
-            self.trouble = why  # of a daemon, or of one who was here before: the hub may come back
+            self.trouble = why  # a hub may come yet; `handshake.explained` knows more, and takes time
 
     def _refuse(self, why: str) -> None:
         self._refused = True
