@@ -21,6 +21,7 @@ from . import __version__
 from .cancelling import Questions
 from .collector import Collector
 from .core import messages as m
+from .core.quota import largest_part
 from .core.ranges import Ranges, add
 from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, WEIGHT, ClientSpec, Session
 from .errors import HubFull, HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError
@@ -43,7 +44,6 @@ LOST_AFTER_S = 60.0
 NEVER = float("inf")
 LOOK_EVERY_S = 0.25
 LARGE_CALL = 4096  # bytes
-ENVELOPE = 4096  # bytes of a message beside its largest part
 LONE_WEIGHT = 16 * 1024  # with less than this unsettled, bytes, somebody probably waits for it
 GOODBYE_S = 1.0
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -293,7 +293,7 @@ class Client:
 
     def _require_fit(self, size: int, what: str) -> None:
         """Nothing is sent that the hub would drop."""
-        if size + ENVELOPE > self._largest:
+        if size > largest_part(self._largest):
             raise PayloadError(
                 f"{what} take {show_size(size)} pickled, and the hub at {self.control} takes messages of up to "
                 f"{show_size(self._largest)} (--max-message): pass the name of a file, or split them"

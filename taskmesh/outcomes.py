@@ -61,10 +61,25 @@ def open_failure(outcome: m.Outcome, name: str, task: str) -> BaseException:
         return WorkerLost(f"task {task} of {name}: its runner died while running it, and did not say how")
 
 
+def too_large(task: str, size: int, limit: int, tasks: int) -> PayloadError:
+    """A result that the hub does not take."""
+    what = (
+        f"its result takes {show_size(size)} pickled"
+        if tasks == 1
+        else (f"its result and those of {tasks - 1:,} other tasks that ended with it take {show_size(size)} pickled")
+    )
+    return PayloadError(
+        f"{task} has ended, but {what}, and the hub takes up to {show_size(limit)} (taskmesh hub --max-message): "
+        f"have it write a file and return its name, or return less"
+    )
+
+
 def _open_report(report: dict[str, Any], task: str) -> BaseException:
     """What the daemon has written of a task that its runner did not end itself."""
     if "why" in report:  # the hub's own word: nobody was left to write another
         return WorkerLost(f"{task} may have started, and has no result: {report['why']}")
+    if report["kind"] == "too large":
+        return too_large(task, report["bytes"], report["limit_bytes"], report["tasks"])
     where = f"runner {report['pid']} of worker {report['worker']} on {report['host']}"
     lines = str(report["output"]).splitlines()[-20:]
     printed = "\nThe last lines that it printed:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""

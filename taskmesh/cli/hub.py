@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..security.keyring import Keyring
     from ..transport.loop import Loop
 
+LEAST_MESSAGE = 1 << 20  # bytes: chunks of small calls and items have an eighth of that
 CHANNELS = 3  # control, submit, sink: consecutive ports
 EXAMPLES = examples(
     ("taskmesh hub", "On this machine, port 5555."),
@@ -145,7 +146,8 @@ def hub(
     address = resolve(parse_address(listen, port_zero=True))
     ports = _lanes(address, lanes)
     quotas = Quotas(
-        max_peers, max_registrations, size(max_queued, "--max-queued"), size(max_message, "--max-message")
+        max_peers, max_registrations, size(max_queued, "--max-queued"),
+        size(max_message, "--max-message", LEAST_MESSAGE),
     )  # fmt: skip
     if insecure:
         warn_insecure(address, HUB_RISK)

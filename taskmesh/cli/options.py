@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..sizes import parse_size
+from ..sizes import parse_size, show_size
 
 DEFAULT_HUB = "tcp://127.0.0.1:5555"
 
@@ -62,17 +62,20 @@ def examples(*pairs: tuple[str, str]) -> str:
     return "\n\n".join(["[bold]Examples[/]", *shown])
 
 
-def size(given: str | None, option: str) -> int:
+def size(given: str | None, option: str, least: int = 0) -> int:
     """Bytes, as given to an option; 0 when nothing was given.
 
     Raises
     ------
     typer.BadParameter
-        It is no size.
+        It is no size, or less than `least` bytes.
     """
     if given is None:
         return 0
     try:
-        return parse_size(given)
+        found = parse_size(given)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+    if found < least:
+        raise typer.BadParameter(f"{given} is too little: at least {show_size(least)}", param_hint=option)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 NEVER = float("inf")
+BESIDE = 4096  # bytes of a message beside its largest part
 BURST_S = 5.0  # registrations that were not used for so long are saved up: a fleet starts all at once
 
 
@@ -32,6 +33,11 @@ class Quotas(NamedTuple):
 DEFAULT = Quotas()
 UNLIMITED = Quotas(NEVER, NEVER, NEVER, 1 << 33)
 """Of a private mesh, which belongs to one script."""
+
+
+def largest_part(message_bytes: int) -> int:
+    """How many bytes a call's arguments, or a result, may have where messages may have `message_bytes`."""
+    return max(0, message_bytes - BESIDE)
 
 
 class Bucket:

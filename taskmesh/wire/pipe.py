@@ -28,7 +28,7 @@ FORKED, GONE = b"F", b"G"
 CLAIM_BITS = 12  # of a claim word: how many tasks it claims; the rest is the position of its end
 CLAIM_MOST = (1 << CLAIM_BITS) - 1
 
-_DOSE = Struct("<QQQQQIIHHHQQQQQdB")
+_DOSE = Struct("<QQQQQIIHHHQQQQQdBQ")
 _OUTCOME = Struct("<QIBd")
 _STOPPED = Struct("<QQ")
 FRAME_MOST = RESULT + (1 << 21)  # bytes of a body: a payload or a blob, and what goes with it
@@ -41,7 +41,8 @@ class Dose(NamedTuple):
     """Tasks handed to a runner: offsets `[lo, hi)` of `chunk`, at positions from `at` on.
 
     `block` is how many tasks may be claimed at once: 1, or more where they are known to be very short. `timeout_s`:
-    how long each may run, 0 for ever. `singly`: what has ended is reported before the next task is claimed.
+    how long each may run, 0 for ever. `singly`: what has ended is reported before the next task is claimed. `largest`:
+    how many bytes results that are reported together may have.
     """
 
     at: int
@@ -57,6 +58,7 @@ class Dose(NamedTuple):
     chunk: Chunk
     timeout_s: float = 0.0
     singly: bool = False
+    largest: int = RESULT
 
 
 class PipeOutcome(NamedTuple):
@@ -88,6 +90,7 @@ def pack_dose(dose: Dose) -> Buffers:
         dose.at, dose.session, dose.spec, dose.lo, dose.hi, dose.attempt, dose.block,
         len(name), len(dose.digest), len(dose.init),
         chunk.first, chunk.base, chunk.count, len(chunk.sizes), len(chunk.items), dose.timeout_s, dose.singly,
+        dose.largest,
     )  # fmt: skip
     return frame(DOSE, head, name, dose.digest, dose.init, chunk.sizes, chunk.items, chunk.payload)
 
@@ -96,7 +99,7 @@ def unpack_dose(body: bytes) -> Dose:
     """The inverse of `pack_dose`."""
     (
         at, session, spec, lo, hi, attempt, block, n_name, n_digest, n_init,
-        first, base, count, n_sizes, n_items, timeout_s, singly,
+        first, base, count, n_sizes, n_items, timeout_s, singly, largest,
     ) = _DOSE.unpack_from(body)  # fmt: skip
     parts, start = [], _DOSE.size
     for length in (n_name, n_digest, n_init, n_sizes, n_items):
@@ -105,7 +108,7 @@ def unpack_dose(body: bytes) -> Dose:
     name, digest, init, sizes, items = parts
     chunk = Chunk(first, base, count, sizes, items, 1, body[start:])
     text = name.decode("utf-8", "replace")
-    return Dose(at, session, spec, attempt, lo, hi, block, text, digest, init, chunk, timeout_s, bool(singly))
+    return Dose(at, session, spec, attempt, lo, hi, block, text, digest, init, chunk, timeout_s, bool(singly), largest)
 
 
 def pack_outcome(outcome: PipeOutcome) -> Buffers:

@@ -21,6 +21,8 @@ import msgpack
 
 from taskmesh import __version__
 from taskmesh.core import messages as m
+from taskmesh.core.limits import RESULT
+from taskmesh.core.quota import largest_part
 from taskmesh.errors import MeshStartError, PeerProtocolError
 from taskmesh.transport.curve import Credentials
 from taskmesh.transport.local import LocalHub, LocalMembership
@@ -134,7 +136,7 @@ class Daemon:
         """Registered; a hub that does not know us is told what we have."""
         if not welcome.resume:
             self._finished.clear()  # outcomes on the way to the former one: the plan keeps them
-            self._act(p.Reset(again=self._joined))
+            self._act(p.Reset(self._joined, min(RESULT, largest_part(welcome.largest))))
         self._joined = True
         self._lost_since = None
         log.info(

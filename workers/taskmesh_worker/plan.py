@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskmesh.core import messages as m
-from taskmesh.core.limits import ATTEMPTS
+from taskmesh.core.limits import ATTEMPTS, RESULT
 from taskmesh.core.ranges import Ranges, add, overlap
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
@@ -57,7 +57,7 @@ from .plan_events import (
     Start,
     Tick,
 )
-from .plan_ledger import Ledger
+from .plan_ledger import Ledger, fitting
 from .plan_limits import AFTER, DOOMED, STOPPED, SUSPECT, Limiter, RunnerLimits, fates, last_word
 from .plan_queue import Bodies, Paces, Queue
 from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
@@ -90,6 +90,7 @@ class Plan:
         self.holding = False
         self.leaving = False  # nothing is left here, and the hub was told
         self.ledger = Ledger()
+        self.largest = RESULT  # bytes of outcomes that are reported together: the hub drops what has more
         self._keep_outcomes = keep_outcomes
         self._queue = Queue()
         self._works: dict[int, Work] = {}  # by fence, until everything of it is accounted for
@@ -216,9 +217,11 @@ class Plan:
         self._interrupts.clear()
         self._bodies.ask_again()
         self.leaving = False
+        self.largest = event.largest
         if event.again:
-            for entry in self.ledger.entries():
-                self._report(entry)
+            for whole in self.ledger.entries():
+                for entry in fitting(whole, self.largest):
+                    self._report(entry)
             self._report(plan_audit.inventory(self))
         if self.draining:
             self._report(m.Slots(0))
@@ -284,10 +287,11 @@ class Plan:
 
     def _finish(self, work: Work, lo: int, hi: int, form: int, blob: bytes, busy_s: float) -> None:
         d = work.dispatch
-        entry = m.Finished(d.fence, d.session, busy_s, m.Outcome(d.spec, d.chunk.first, lo, hi, form, blob))
-        if self._keep_outcomes:
-            self.ledger.keep(entry)
-        self._report(entry)
+        whole = m.Finished(d.fence, d.session, busy_s, m.Outcome(d.spec, d.chunk.first, lo, hi, form, blob))
+        for entry in fitting(whole, self.largest):
+            if self._keep_outcomes:
+                self.ledger.keep(entry)
+            self._report(entry)
 
     def _on_stopped(self, runner: Runner, said: PipeStopped) -> None:
         """The runner skipped these. What a claim has already taken back is not here any more."""

@@ -59,6 +59,7 @@ def _hand(plan: Plan, runner: Runner, now: float) -> bool:
     dose = Dose(
         at, d.session, d.spec, piece.attempt, piece.lo, hi, _block(piece),
         d.name, d.digest, d.init, chunk.cut(piece.lo, hi), d.limits.timeout_s, d.limits.memory > 0,
+        plan.largest,
     )  # fmt: skip
     runner.handed.append(Handed(at, piece, piece.lo, hi, pace.price_s()))
     runner.next_at = runner.limit = at + hi - piece.lo

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from taskmesh.core import messages as m
+from taskmesh.core.limits import RESULT
 from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
 
 
@@ -61,9 +62,13 @@ class Sampled(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """A new link to a hub that knows nothing of this daemon. `again`: the daemon was registered before."""
+    """A new link to a hub that knows nothing of this daemon. `again`: the daemon was registered before.
+
+    `largest`: how many bytes that hub takes of outcomes that are reported together.
+    """
 
     again: bool = True
+    largest: int = RESULT
 
 
 class Hold(NamedTuple):

@@ -9,9 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import msgpack
+
 from taskmesh.core import messages as m
 from taskmesh.core.ranges import Ranges, subtract
 from taskmesh.errors import LocalProtocolError
+
+
+def fitting(entry: m.Finished, largest: int) -> list[m.Finished]:
+    """An outcome as a hub can be told it that takes at most `largest` bytes: if it has more, each of its tasks is lost.
+
+    Runners keep to what their hub takes; but it may be another one by now, and a task has to end all the same.
+    """
+    o = entry.outcome
+    if len(o.blob) <= largest:
+        return [entry]
+    report = {"kind": "too large", "bytes": len(o.blob), "tasks": o.hi - o.lo, "limit_bytes": largest}
+    blob: bytes = msgpack.packb(report)
+    lost = [o._replace(lo=n, hi=n + 1, form=m.Form.LOST, blob=blob) for n in range(o.lo, o.hi)]
+    return [entry._replace(outcome=outcome, busy_s=entry.busy_s / len(lost)) for outcome in lost]
 
 
 class _Kept:

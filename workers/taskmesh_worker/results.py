@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +13,7 @@ from taskmesh.wire.payload import ATOMS, describe, dump, dump_each, dump_error
 from taskmesh.wire.pipe import PipeOutcome, pack_outcome
 
 FLUSH_S = 0.001
+EACH_BYTES = 8  # of a blob of form EACH beside each pickle, at most
 BLOCKS_S = 0.002  # of items that are so short that they are run by blocks: each outcome costs more than many of them
 
 
@@ -34,10 +35,17 @@ class Results:
         self._flushed_at = perf_counter()
         self._run_since = self._flushed_at
         self._every_s = FLUSH_S
+        self._largest = RESULT
 
-    def begin(self, at: int, blocks: bool = False) -> None:
-        """A dose begins at position `at`. Those that are run by `blocks` are not in a hurry to report the first one."""
+    def begin(self, at: int, name: str, blocks: bool = False, largest: int = RESULT) -> None:
+        """A dose of the function `name` begins at position `at`.
+
+        Those that are run by `blocks` are not in a hurry to report the first one.
+        `largest`: how many bytes may travel together; what is more is cut between results, and one that has more fails.
+        """
         self._at = at
+        self._name = name
+        self._largest = largest
         self._run_since = perf_counter()
         self._every_s = BLOCKS_S if blocks else FLUSH_S
         if blocks and not self._out:
@@ -111,8 +119,8 @@ class Results:
     def _close_run(self) -> None:
         if self._pickles is not None:
             pickles, self._pickles = self._pickles, None
-            if pickles:
-                self._add(len(pickles), Form.EACH, dump_each(pickles))
+            for part in _cut(pickles, self._largest):
+                self._add(len(part), Form.EACH, dump_each(part))
         elif self._values:
             values, self._values = self._values, []
             try:
@@ -120,10 +128,13 @@ class Results:
             except BaseException:
                 self._close_one_by_one(values)
             else:
-                self._add(len(values), Form.LIST, blob)
+                if len(blob) > self._largest and len(values) > 1:
+                    self._close_one_by_one(values)
+                else:
+                    self._add(len(values), Form.LIST, blob)
 
     def _close_one_by_one(self, values: list[Any]) -> None:
-        """One of these cannot be pickled: that one fails alone."""
+        """One of these cannot be pickled, and fails alone; or they are too large to travel together."""
         for value in values:
             try:
                 self._add(1, Form.EACH, dump_each([dump(value)]))
@@ -131,15 +142,34 @@ class Results:
                 self._add(1, Form.ERROR, _unpicklable(error, self._name))
 
     def _add(self, count: int, form: int, blob: bytes) -> None:
-        if len(blob) > RESULT:
-            large = PayloadError(f"the result of {self._name} has {len(blob):,} bytes, and the limit is {RESULT:,}")
-            for _ in range(count):
-                self._add(1, Form.ERROR, dump_error(large))
-            return
+        if len(blob) > self._largest:
+            what = f"the {'exception' if form == Form.ERROR else 'result'} of {self._name}"
+            form, blob = Form.ERROR, dump_error(_too_large(what, len(blob), self._largest))
         now = perf_counter()
         self._out += pack_outcome(PipeOutcome(self._at, count, form, now - self._run_since, blob))
         self._at += count
         self._run_since = now
+
+
+def _cut(pickles: list[bytes], largest: int) -> Iterator[list[bytes]]:
+    """Consecutive pickles that may travel together, as `dump_each` packs them."""
+    part: list[bytes] = []
+    size = 0
+    for pickled in pickles:
+        if part and size + len(pickled) + EACH_BYTES > largest:
+            yield part
+            part, size = [], 0
+        part.append(pickled)
+        size += len(pickled) + EACH_BYTES
+    if part:
+        yield part
+
+
+def _too_large(what: str, size: int, limit: int) -> PayloadError:
+    return PayloadError(
+        f"{what} takes {size:,} bytes pickled, and the hub takes up to {limit:,} (taskmesh hub --max-message): "
+        f"write it to a file and return the name, or return less"
+    )
 
 
 def _unpicklable(error: BaseException, name: str) -> bytes:

@@ -249,7 +249,7 @@ class Runner:
         try:
             function = self._function(dose)
             # Only now: loading a function, and what it imports, says nothing of the next task.
-            self._results.begin(dose.at, blocks=dose.block > 1)
+            self._results.begin(dose.at, dose.name, blocks=dose.block > 1, largest=dose.largest)
             if isinstance(function, BaseException):
                 done = self._fail_all(dose, function)
             elif dose.chunk.items:
