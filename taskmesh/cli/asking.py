@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from ..core.messages import ControlMessage, Refused
 from ..errors import HubUnreachable, NoTicket, PeerProtocolError, RegistrationRefused
 from ..security.finding import find_ticket
 from ..security.ticket import Ticket
-from ..transport.diagnosis import TIMEOUT_S, diagnose
+from ..transport.diagnosis import diagnose, listens
 from ..transport.endpoints import Address, parse_address
 from .logs import printable
 from .options import DEFAULT_HUB
@@ -126,8 +125,6 @@ def whom_to_ask(hub: str | None, explicit: str | None, insecure: bool) -> tuple[
             missing = error
         else:
             return address or parse_address(ticket.hub), ticket
-    try:
-        socket.create_connection((usual.host, usual.port), timeout=TIMEOUT_S).close()
-    except OSError:
-        raise HubUnreachable(f"no hub answered at {usual}: {diagnose(usual)}") from None
+    if not listens(usual):
+        raise HubUnreachable(f"no hub answered at {usual}: {diagnose(usual)}")
     raise missing
