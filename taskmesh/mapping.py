@@ -19,8 +19,8 @@ from .client import Client, Place
 from .core import messages as m
 from .core.ranges import Ranges
 from .errors import PayloadError
-from .outcomes import open_failure
-from .wire.payload import describe, dump, load_each, loads, unpickling_error
+from .outcomes import contents, open_failure
+from .wire.payload import describe, dump, loads, unpickling_error
 
 LEAF_ITEMS = 2048
 LEAF_BYTES = 64 * 1024
@@ -295,9 +295,9 @@ class MapRun:
         values: list[Any] = []
         try:
             if outcome.form == m.Form.LIST:
-                values = loads(outcome.blob)[part.lo - outcome.lo : part.hi - outcome.lo]
+                values = contents(outcome)[part.lo - outcome.lo : part.hi - outcome.lo]
             else:
-                for pickled in load_each(outcome.blob)[part.lo - outcome.lo : part.hi - outcome.lo]:
+                for pickled in contents(outcome)[part.lo - outcome.lo : part.hi - outcome.lo]:
                     values.append(loads(pickled))
         except Exception as error:
             failure = unpickling_error(error, f"a result of {name}", "this machine")

@@ -22,15 +22,32 @@ def settle(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:
     """
     try:
         if outcome.form == m.Form.LIST:
-            settle_values(futures, loads(outcome.blob))
+            settle_values(futures, contents(outcome))
         elif outcome.form == m.Form.EACH:
-            for future, pickled in zip(futures, load_each(outcome.blob), strict=True):
+            for future, pickled in zip(futures, contents(outcome), strict=True):
                 _settle_one(future, name, pickled)
         else:
             settle_error(futures[0], open_failure(outcome, name, futures[0].id))
     except BaseException as error:
         for future in futures:
             settle_error(future, _unreadable(error, name))
+
+
+def contents(outcome: m.Outcome) -> list[Any]:
+    """The results in an outcome of form LIST, or the pickles of them in one of form EACH: one for each of its tasks.
+
+    Raises
+    ------
+    PayloadError
+        They are fewer, or more. Given out one after the other, they would be those of other tasks.
+    Exception
+        Whatever unpickling raises.
+    """
+    found = loads(outcome.blob) if outcome.form == m.Form.LIST else load_each(outcome.blob)
+    tasks = outcome.hi - outcome.lo
+    if not isinstance(found, list) or len(found) != tasks:
+        raise PayloadError(f"what came as the results of {tasks} tasks are not that many")
+    return found
 
 
 def _settle_one(future: Future[Any], name: str, pickled: memoryview) -> None:

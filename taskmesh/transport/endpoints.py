@@ -64,6 +64,8 @@ def parse_address(text: str, *, port_zero: bool = False) -> Address:
     if scheme == "ipc":
         if not rest.startswith("/"):
             raise AddressError(f"{text!r} is not an address: ipc:// needs an absolute path of a directory")
+        if "\0" in rest or any("\ud800" <= c <= "\udc7f" or "\udd00" <= c <= "\udfff" for c in rest):
+            raise AddressError(f"{text!r} is not an address: no path can hold some of its characters")
         if len(os.fsencode(rest)) + 6 > MAX_IPC_PATH:
             raise AddressError(f"{text!r} is too long: a socket's path has at most {MAX_IPC_PATH} bytes")
         return Address("ipc", rest.rstrip("/") or "/", 0)

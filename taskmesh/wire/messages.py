@@ -249,6 +249,15 @@ def _heartbeat(f: Sequence[Any]) -> m.Heartbeat:
     return m.Heartbeat._make((*f[:4], _parts(f[4])))
 
 
+def _why(cls: Callable[..., Message]) -> Callable[[Sequence[Any]], Message]:
+    """Reasons are shown to people, on a terminal or in a log."""
+
+    def build(f: Sequence[Any]) -> Message:
+        return cls(*(limits.printable(field, limits.WORDS) if type(field) is str else field for field in f))
+
+    return build
+
+
 def _registered(f: Sequence[Any]) -> m.Registered:
     if not all(endpoint.startswith(("tcp://", "ipc://")) and endpoint.isprintable() for endpoint in f[4:6]):
         raise PeerProtocolError("a lane or inbox that is no endpoint")
@@ -268,8 +277,8 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
     m.Close: ([], None),
     m.Results: ([tuple], lambda f: m.Results([_outcome(o) for o in f[0]])),
     m.Cancelled: ([int, int, tuple], lambda f: m.Cancelled(f[0], f[1], _ranges(f[2]))),
-    m.Goodbye: ([str, bool], None),
-    m.Rejected: ([int, int, str], None),
+    m.Goodbye: ([str, bool], _why(m.Goodbye)),
+    m.Rejected: ([int, int, str], _why(m.Rejected)),
     m.Dispatch: ([int, int, int, str, bytes, bytes, int, bool, int, int, tuple, tuple], _dispatch),
     m.Revoke: ([int, int, int, bool], _revoke),
     m.Forget: ([int], None),
@@ -286,7 +295,7 @@ _SCHEMAS: dict[type[Message], tuple[list[type], Callable[[Sequence[Any]], Messag
     m.Leaving: ([], None),
     m.Register: ([str, int, int, int, int, int, str, str, int, int, str, str, bytes, bytes], _register),
     m.Registered: ([int, int, bool, int, str, str, str, int], _registered),
-    m.Refused: ([str, bool], None),
+    m.Refused: ([str, bool], _why(m.Refused)),
     m.Heartbeat: ([int, int, int, int, tuple], _heartbeat),
     m.HeartbeatReply: ([bool, int, int, int], None),
     m.StatusRequest: ([], None),

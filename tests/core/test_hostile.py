@@ -12,6 +12,9 @@ from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.core.limits import ATTEMPTS, SPECS, TASKS, printable
 from taskmesh.core.link import BACK_INTERVAL_S, Link
 from taskmesh.core.repairs import REPAIR_S
+from taskmesh.errors import PayloadError
+from taskmesh.outcomes import contents
+from taskmesh.wire.payload import dump, dump_each
 
 from .world import CLIENT, DAEMON, DIGEST, World, calls, register
 
@@ -232,3 +235,12 @@ def test_a_flood_of_naks_moves_the_cursor_twenty_times_a_second() -> None:
     assert sent == 200
     link.on_nak(0, 1.0 + BACK_INTERVAL_S)
     assert link.take(1.0 + BACK_INTERVAL_S) == (1, b"frame")
+
+
+@pytest.mark.parametrize("blob", [[1], [1, 2, 3], {"a": 1, "b": 2}, (1, 2)])
+def test_results_that_are_not_as_many_as_their_tasks_are_an_error(blob: object) -> None:
+    """Given out one after the other they would be results of other tasks."""
+    for form, data in ((m.Form.LIST, dump(blob)), (m.Form.EACH, dump_each([dump(part) for part in [1, 2, 3]]))):
+        with pytest.raises(PayloadError, match="not that many"):
+            contents(m.Outcome(1, 0, 5, 7, form, data))
+    assert contents(m.Outcome(1, 0, 5, 7, m.Form.LIST, dump([1, 2]))) == [1, 2]

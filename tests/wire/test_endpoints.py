@@ -80,3 +80,9 @@ def test_a_range_of_ports_is_read() -> None:
 def test_what_is_no_range_of_ports_is_refused(text: str) -> None:
     with pytest.raises(AddressError, match="range of ports"):
         parse_ports(text)
+
+
+@pytest.mark.parametrize("text", ["ipc:///tmp/\ud800", "ipc:///tmp/a\0b"])
+def test_a_path_that_no_file_system_can_hold_is_no_address(text: str) -> None:
+    with pytest.raises(AddressError, match="no path can hold"):
+        parse_address(text)

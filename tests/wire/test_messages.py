@@ -25,6 +25,7 @@ ids = st.integers(1, 2**64 - 1)
 small = st.integers(0, 1000)
 digests = st.binary(min_size=16, max_size=16)
 texts = st.text(max_size=20)
+shown = texts.filter(str.isprintable)
 endpoints = st.sampled_from(["tcp://127.0.0.1:7600", "ipc:///tmp/x/l1"])
 
 
@@ -88,8 +89,8 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     m.Close: st.builds(m.Close),
     m.Results: st.builds(m.Results, st.lists(outcomes(), max_size=5)),
     m.Cancelled: st.builds(m.Cancelled, small, numbers, st.lists(ranges())),
-    m.Goodbye: st.builds(m.Goodbye, texts, st.booleans()),
-    m.Rejected: st.builds(m.Rejected, small, numbers, texts),
+    m.Goodbye: st.builds(m.Goodbye, shown, st.booleans()),
+    m.Rejected: st.builds(m.Rejected, small, numbers, shown),
     m.Dispatch: dispatches(),
     m.Revoke: st.builds(lambda f, r, i: m.Revoke(f, r[0], r[1], i), numbers, ranges(), st.booleans()),
     m.Forget: st.builds(m.Forget, ids),
@@ -125,12 +126,12 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
         st.sampled_from([b"", b"s" * 16]),
     ),
     m.Registered: st.builds(m.Registered, ids, small, st.booleans(), numbers, endpoints, endpoints, texts, numbers),
-    m.Refused: st.builds(m.Refused, texts, st.booleans()),
+    m.Refused: st.builds(m.Refused, shown, st.booleans()),
     m.Heartbeat: st.builds(m.Heartbeat, ids, ids, small, numbers, PARTS),
     m.HeartbeatReply: st.builds(m.HeartbeatReply, st.booleans(), numbers, numbers, numbers),
     m.StatusRequest: st.builds(m.StatusRequest),
     m.StatusReply: st.builds(m.StatusReply, st.binary()),
-    m.CreateTicket: st.builds(m.CreateTicket, texts, texts, st.binary(max_size=40), st.integers(0, 2**40)),
+    m.CreateTicket: st.builds(m.CreateTicket, texts, texts, st.binary(max_size=32), st.integers(0, 2**40)),
     m.RevokeTicket: st.builds(m.RevokeTicket, texts),
     m.ListTickets: st.builds(m.ListTickets),
     m.Tickets: st.builds(m.Tickets, st.binary()),
