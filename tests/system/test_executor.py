@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from taskmesh import AddressError, HubUnreachable, Mesh, MeshClosed, NestedMeshError, current_mesh, task
+from taskmesh import AddressError, HubUnreachable, Mesh, MeshClosed, NestedMeshError, NoTicket, current_mesh, task
 
 from .processes import Fleet, mesh_directories, until
 from .tasks import double, hold, note, sleep
@@ -224,7 +224,17 @@ def test_an_unreachable_hub_is_named(deaf_port: int) -> None:
         for address, said in cases.items():
             began = time.monotonic()
             with pytest.raises(HubUnreachable, match=said) as caught:
-                Mesh(address, connect_timeout=0.3)
+                Mesh(address, insecure=True, connect_timeout=0.3)
             assert time.monotonic() - began < 5
             assert address in str(caught.value)
             assert isinstance(caught.value, ConnectionError)
+
+
+def test_a_hub_that_there_is_no_ticket_for_is_an_error_at_once() -> None:
+    with pytest.raises(NoTicket, match="taskmesh ticket create --role client"):
+        Mesh("tcp://no-such-host.invalid:5555")
+
+
+def test_a_hub_of_this_machine_that_is_not_there_is_unreachable_and_not_in_want_of_a_ticket() -> None:
+    with pytest.raises(HubUnreachable, match="nothing listens"):
+        Mesh("tcp://127.0.0.1:1", connect_timeout=0.3)

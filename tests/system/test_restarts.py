@@ -176,6 +176,7 @@ def test_a_client_that_was_frozen_for_longer_than_the_verdict_finds_its_results(
             """
         with running(script, tmp_path) as client:
             client.says("submitted")
+            until(lambda: len(tallied(tmp_path / "ran")) >= 20, "the hub has its calls")
             client.signal(signal.SIGSTOP)
             until(lambda: "is gone" in fleet.hub.output, "the hub gives it up", 25)
             until(lambda: len(tallied(tmp_path / "ran")) == 200, "its work goes on")
