@@ -13,6 +13,7 @@ import pytest
 from taskmesh import HubUnreachable, Mesh, WorkerLost, task
 from taskmesh.client import Client
 from taskmesh.errors import HubFull
+from taskmesh.joining import choose_hub
 from taskmesh.wire.payload import dump_body, dump_call
 
 from .processes import Fleet, Started, alive, free_ports, holder, kill, running, tallied, until
@@ -188,7 +189,8 @@ def test_a_client_that_was_frozen_for_longer_than_the_verdict_finds_its_results(
 
 def test_a_hub_that_never_comes_back_is_an_error(tmp_path: Path) -> None:
     with fixed_fleet(tmp_path, "memory") as fleet:
-        client = Client(fleet.address, "impatient", lost_after=1.0)
+        ticket = choose_hub(fleet.address, None, insecure=False).credentials
+        client = Client(fleet.address, "impatient", lost_after=1.0, ticket=ticket)
         client.start(10)
         try:
             place = client.define("double", dump_body(double, "double"), b"d" * 16, None, 0)
