@@ -19,6 +19,8 @@ from benchmarks.workloads import WORKLOADS
 from benchmarks.workloads.base import Workload
 
 Named = TypeVar("Named")
+DEFAULT_PEERS = [name for name, peer in PEERS.items() if not peer.only_asked]
+OTHER_PEERS = [name for name, peer in PEERS.items() if peer.only_asked]
 PLAIN_WIDTH = 110
 """Columns of a table that goes to a file, where nobody knows how wide it may be."""
 
@@ -53,7 +55,11 @@ def run(
     ] = "",
     peers: Annotated[
         str,
-        typer.Option(metavar="NAME,…", help=f"Which peers. Default: all installed of {', '.join(PEERS)}."),
+        typer.Option(
+            metavar="NAME,…",
+            help=f"Which peers. Default: all installed of {', '.join(DEFAULT_PEERS)}. "
+            f"There are also {', '.join(OTHER_PEERS)}.",
+        ),
     ] = "",
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each workload on each peer.")] = 5,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes in each pool.")] = 2,
@@ -74,7 +80,7 @@ def run(
 ) -> None:
     settings = drive.Settings(workers, repeats, scale, deadline)
     chosen = choose(WORKLOADS, workloads, "workload")
-    takers = installed(choose(PEERS, peers, "peer"))
+    takers = installed(choose(PEERS, peers or ",".join(DEFAULT_PEERS), "peer"))
     if not any(workload.applies_to(peer) for workload in chosen for peer in takers):
         raise typer.BadParameter("none of these workloads is for any of these peers.")
     processes.adopt_orphans()

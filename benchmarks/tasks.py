@@ -16,6 +16,11 @@ def nothing_with(_item: int) -> None:
     """Cost nothing, for `map`, which needs a function of one item."""
 
 
+def same(payload: bytes) -> bytes:
+    """Give back what was sent: the price of moving it."""
+    return payload
+
+
 def sleep_for(seconds: float) -> None:
     """Occupy a worker without using a core, so that scheduling shows even on a machine with few cores."""
     time.sleep(seconds)

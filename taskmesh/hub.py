@@ -432,7 +432,7 @@ class Hub:
     def drained(self) -> bool:
         """Whether every task has ended and every outcome was received."""
         return self.scheduler.idle and not any(
-            lane.stream.link.unacked
+            lane.stream.link.unacked or len(self.scheduler.sessions[lane.instance].outbox)
             for lane in self._lanes.by_instance.values()
             if lane.instance in self.scheduler.sessions
         )

@@ -23,6 +23,8 @@ class PeerInfo(NamedTuple):
     """Gets fewer tasks where only rates are compared, or most of a run would be spent on it."""
     map_chunksize: int | None = None
     """Items per message in W3; None where the library finds its own."""
+    only_asked: bool = False
+    """Left out where nobody names it: it answers a question of its own."""
 
 
 PEERS: dict[str, PeerInfo] = {
@@ -39,6 +41,13 @@ PEERS: dict[str, PeerInfo] = {
             "benchmarks.peers.taskmesh_apart",
             ("taskmesh", "taskmesh_worker"),
             ("taskmesh", "pyzmq"),
+        ),
+        PeerInfo(
+            "taskmesh-apart-insecure",
+            "benchmarks.peers.taskmesh_insecure",
+            ("taskmesh", "taskmesh_worker"),
+            ("taskmesh", "pyzmq"),
+            only_asked=True,
         ),
         PeerInfo("mp.Pool", "benchmarks.peers.mp_pool", (), (), map_chunksize=EXPERT_CHUNKSIZE),
         PeerInfo("ProcessPoolExecutor", "benchmarks.peers.process_pool", (), (), map_chunksize=EXPERT_CHUNKSIZE),

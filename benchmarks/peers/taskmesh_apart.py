@@ -1,4 +1,7 @@
-"""taskmesh as a fleet has it: hub and worker daemon are processes of their own, here on loopback."""
+"""taskmesh as a fleet has it: hub and worker daemon are processes of their own, here on loopback.
+
+They have keys, as they have by default: everything is encrypted and authenticated.
+"""
 
 import os
 import re
@@ -18,6 +21,8 @@ ADDRESS = re.compile(rb"tcp://127\.0\.0\.1:\d+")
 class Adapter(taskmesh_private.Adapter):
     """A mesh that joined a hub: everything but start and stop is the same."""
 
+    insecure = False
+
     def __init__(self) -> None:
         super().__init__()
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -26,7 +31,7 @@ class Adapter(taskmesh_private.Adapter):
         hub = self._spawn("hub", "--listen", "tcp://127.0.0.1:0", stdout=subprocess.PIPE)
         address = read_address(hub)
         self._spawn("worker", address, "-n", str(workers), stdout=subprocess.DEVNULL)
-        self._mesh = Mesh(address)
+        self._mesh = Mesh(address, insecure=self.insecure)
 
     def stop(self) -> None:
         """Client, worker, hub: each leaves while the one that it says goodbye to is still there."""
@@ -38,7 +43,9 @@ class Adapter(taskmesh_private.Adapter):
 
     def _spawn(self, *arguments: str, stdout: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "taskmesh", *arguments], stdin=subprocess.DEVNULL, stdout=stdout
+            [sys.executable, "-m", "taskmesh", *arguments, *(["--insecure"] if self.insecure else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
         )
         self._processes.append(process)
         return process

@@ -1,6 +1,15 @@
 """One file per workload, and the registry. To add one: write the file, and name its Workload here."""
 
-from benchmarks.workloads import w1_calls, w2_latency, w3_map, w6_makespan, w7_startup, w8_killed_worker, w9_hub_alone
+from benchmarks.workloads import (
+    w1_calls,
+    w2_latency,
+    w3_map,
+    w6_makespan,
+    w7_startup,
+    w8_killed_worker,
+    w9_hub_alone,
+    w10_payload,
+)
 from benchmarks.workloads.base import Workload
 
 WORKLOADS: dict[str, Workload] = {
@@ -14,5 +23,6 @@ WORKLOADS: dict[str, Workload] = {
         w7_startup.W7,
         w8_killed_worker.W8,
         w9_hub_alone.W9,
+        w10_payload.W10,
     )
 }

@@ -81,9 +81,15 @@ def _clients(d: dict[str, Any]) -> Table | Text:
         table.add_row(
             _text(s["name"]), _text(s["host"]), str(s["pid"]), f"{s['functions']:,}", f"{s['waiting']:,}",
             f"{s['running']:,}", f"{s['unfetched']:,}", _ago(s["joined_s_ago"]),
-            Text("ok", style="green") if s["connected"] else Text("away", style="yellow"),
+            _client_state(s),
         )  # fmt: skip
     return table
+
+
+def _client_state(session: dict[str, Any]) -> Text:
+    if not session["connected"]:
+        return Text("away", style="yellow")
+    return Text("held", style="yellow") if session["held"] else Text("ok", style="green")
 
 
 def ticket_table(entries: list[dict[str, str]]) -> Table:

@@ -66,6 +66,7 @@ def _session(scheduler: Scheduler, session: Session, now: float) -> SessionStati
         waiting=sum(count(chunk.ready) for chunk in chunks),
         running=sum(count(chunk.leased) for chunk in chunks),
         unfetched=len(session.outbox),
+        held=session.instance in scheduler.ready.held,
         joined_s_ago=now - session.joined_at,
         ticket=session.ticket,
     )
@@ -124,6 +125,8 @@ def check(scheduler: Scheduler) -> None:
             raise LocalProtocolError(f"session {owner.instance:x}: {weight} bytes queued, {owner.queued} on the books")
         if owner.outbox.bytes != owner.outbox.weigh():
             raise LocalProtocolError(f"session {owner.instance:x}: its outbox has lost count of its bytes")
+        if (owner.outbox.bytes > scheduler.quotas.queued_bytes) != (owner.instance in scheduler.ready.held):
+            raise LocalProtocolError(f"session {owner.instance:x} has {owner.outbox.bytes} bytes, and is held or not")
         for spec in owner.specs.values():
             for state in spec.chunks.values():
                 _check_chunk(state, queued.get(id(state), []), leased.get(id(state), []))

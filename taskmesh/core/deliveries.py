@@ -112,6 +112,8 @@ class Deliveries:
                 self.settled(ended)
             elif outcome is not None:
                 self.persist(r.DropOutcome(session.instance, outcome.spec, outcome.first, outcome.lo, outcome.hi))
+        if session.outbox.can_send:
+            self._talkative.add(session.instance)
 
     def on_committed(self, event: Committed, now: float) -> None:
         """The store has committed records."""

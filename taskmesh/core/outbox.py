@@ -13,6 +13,9 @@ from .messages import Outcome
 from .ranges import Ranges, add
 
 RESULTS_BYTES = 128 * 1024  # outcomes are gathered into messages of about this size
+ON_WAY_BYTES = 32 << 20  # about so much is on its way at a time, or at least one message:
+ON_WAY = 512  # and so many messages. The rest waits here, and not a second time in the link
+WEIGHT = 256  # bytes that an outcome is counted as besides its blob
 
 
 class Ended(NamedTuple):
@@ -32,9 +35,10 @@ class Outbox:
     """Outcomes for one client, in order."""
 
     def __init__(self) -> None:
-        self._waiting: list[Ended] = []
+        self._waiting: deque[Ended] = deque()
         self._sent: deque[list[Ended]] = deque()
-        self.bytes = 0  # of all these outcomes
+        self.bytes = 0  # of all these outcomes, and what is kept around each
+        self._on_way = 0  # bytes of those that were sent
         self._index: dict[tuple[int, int], Ranges] | None = None  # of what is here, by chunk; made when asked for
 
     def __len__(self) -> int:
@@ -43,9 +47,17 @@ class Outbox:
     def add(self, ended: Ended) -> None:
         """One more to send."""
         self._waiting.append(ended)
-        if ended.outcome is not None:
-            self.bytes += len(ended.outcome.blob)
+        self.bytes += _weight(ended)
         self._index = None
+
+    @property
+    def can_send(self) -> bool:
+        """Whether something waits, and may be sent now."""
+        return bool(self._waiting) and self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._sent) < ON_WAY and self._on_way < ON_WAY_BYTES
 
     def send(self) -> tuple[list[list[Outcome]], list[Ended]]:
         """What to send now.
@@ -59,17 +71,20 @@ class Outbox:
         batch: list[Ended] = []
         outcomes: list[Outcome] = []
         size = 0
-        for ended in self._waiting:
-            outcome = ended.outcome
+        waiting = self._waiting
+        while waiting:
+            outcome = waiting[0].outcome
             if outcome is not None:
                 if outcomes and size + len(outcome.blob) > RESULTS_BYTES:
                     messages.append(outcomes)
                     self._sent.append(batch)
                     batch, outcomes, size = [], [], 0
+                if not outcomes and not self._has_room:
+                    break
                 outcomes.append(outcome)
                 size += len(outcome.blob) + 32
-            batch.append(ended)
-        self._waiting = []
+                self._on_way += _weight(waiting[0])
+            batch.append(waiting.popleft())
         if outcomes:
             messages.append(outcomes)
             self._sent.append(batch)
@@ -83,7 +98,9 @@ class Outbox:
         """The client has the next so many messages: what was in them."""
         self._index = None
         there = [ended for _ in range(min(messages, len(self._sent))) for ended in self._sent.popleft()]
-        self.bytes -= sum(len(ended.outcome.blob) for ended in there if ended.outcome is not None)
+        size = sum(map(_weight, there))
+        self.bytes -= size
+        self._on_way -= size
         return there
 
     def pending(self, spec: int, first: int) -> Ranges:
@@ -98,15 +115,20 @@ class Outbox:
 
     def weigh(self) -> int:
         """What `bytes` should be."""
-        there = (*self._waiting, *(ended for batch in self._sent for ended in batch))
-        return sum(len(ended.outcome.blob) for ended in there if ended.outcome is not None)
+        return sum(map(_weight, (*self._waiting, *(ended for batch in self._sent for ended in batch))))
 
     def again(self) -> None:
         """The client has a new link: what it has not acknowledged waits again, in order."""
-        self._waiting = [*(ended for batch in self._sent for ended in batch), *self._waiting]
+        for batch in reversed(self._sent):
+            self._waiting.extendleft(reversed(batch))
         self._sent.clear()
+        self._on_way = 0
 
     def everything(self) -> list[Ended]:
         """What is here: the session is over."""
         self.again()
-        return self._waiting
+        return list(self._waiting)
+
+
+def _weight(ended: Ended) -> int:
+    return 0 if ended.outcome is None else WEIGHT + len(ended.outcome.blob)

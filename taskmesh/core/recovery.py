@@ -102,6 +102,7 @@ def restore(scheduler: Scheduler, snapshot: Snapshot) -> None:
                 scheduler.recovery.hold([Piece(chunk_state, lo, hi, 1, False) for lo, hi in left])
         for outcome in stored.outcomes:
             session.outbox.add(Ended(outcome, 0, 0, outcome.lo, outcome.hi))
+        scheduler.ration(session)
     for digest, data in snapshot.bodies.items():
         scheduler.bodies.put(digest, data)
 

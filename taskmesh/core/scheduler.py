@@ -164,7 +164,7 @@ class Scheduler:
             LaneDown: self._on_lane_down,
             NoLane: self._on_no_lane,
             Revoked: partial(admission.on_revoked, self),
-            Delivered: self.deliveries.on_delivered,
+            Delivered: self._on_delivered,
             Committed: self.deliveries.on_committed,
             StoreFails: self._on_store_fails,
             Tick: self._on_tick,
@@ -446,7 +446,21 @@ class Scheduler:
     def deliver(self, state: ChunkState, outcome: m.Outcome, origin: Ended | None = None) -> None:
         """Tasks have ended, in a daemon's lease if `origin` says so."""
         self.deliveries.add(state, outcome, origin)
+        self.ration(self.sessions[state.spec.session])
         self._end_if_done(state)
+
+    def _on_delivered(self, event: Delivered, now: float) -> None:
+        self.deliveries.on_delivered(event, now)
+        session = self.sessions.get(event.instance)
+        if session is not None:
+            self.ration(session)
+
+    def ration(self, session: Session) -> None:
+        """Nothing more is started of a session that has too much that it has not fetched, until it fetches that."""
+        if session.outbox.bytes > self.quotas.queued_bytes:
+            self.ready.hold(session.instance)
+        elif session.instance in self.ready.held:
+            self.ready.release(session.instance)
 
     def _end_if_done(self, state: ChunkState) -> None:
         spec = state.spec

@@ -26,7 +26,7 @@ class DaemonStatistics:
 
 @dataclass(frozen=True, slots=True)
 class SessionStatistics:
-    """One client. `unfetched`: outcomes that it has not acknowledged."""
+    """One client. `unfetched`: outcomes that it has not acknowledged; `held`: too many, so nothing of it is started."""
 
     name: str
     host: str
@@ -36,6 +36,7 @@ class SessionStatistics:
     waiting: int
     running: int
     unfetched: int
+    held: bool
     joined_s_ago: float
     ticket: str
 

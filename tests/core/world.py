@@ -5,6 +5,7 @@ from __future__ import annotations
 from taskmesh.core import actions as a
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.quota import UNLIMITED, Quotas
 from taskmesh.core.scheduler import Scheduler
 
 DIGEST = b"0123456789abcdef"
@@ -27,9 +28,9 @@ class World:
     Notes are left out: they are for the log.
     """
 
-    def __init__(self, settle_s: float = 0.0, durable: bool = False) -> None:
+    def __init__(self, settle_s: float = 0.0, durable: bool = False, quotas: Quotas = UNLIMITED) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler("1.0", "3.11", self.now, settle_s=settle_s, durable=durable)
+        self.scheduler = Scheduler("1.0", "3.11", self.now, settle_s=settle_s, durable=durable, quotas=quotas)
         self.actions: list[a.Action] = []
 
     def happens(self, event: a.Event) -> None:
