@@ -141,6 +141,7 @@ class Door:
             from .security.audit import Audit
 
             self._audit = Audit(self._keyring.directory / "audit.jsonl")
+            self.note("hub started", address=address)
             self._keyring.first_tickets(address)
             for grant in self._keyring.grants:
                 self.access.put(grant)
@@ -187,6 +188,7 @@ class Door:
 
     def close(self) -> None:
         """Nobody comes in any more."""
+        self.note("hub stopped")
         if self._zap is not None:
             self._zap.close()
         if self._audit is not None:

@@ -111,7 +111,7 @@ def hub(
             min=0.1,
             metavar="N",
             envvar="TASKMESH_MAX_REGISTRATIONS",
-            help="How many may join per second; five times as many at once.",
+            help="How many may join per second with one ticket; five times as many at once.",
         ),
     ] = DEFAULT.registrations_per_s,
     max_queued: Annotated[
@@ -152,7 +152,7 @@ def hub(
     if insecure:
         warn_insecure(address, HUB_RISK)
     reached_by = str(parse_address(advertise)) if advertise is not None else None
-    with _alone(address), keyring(address, keys, insecure) as ring:
+    with _alone(address), keyring(address, keys, insecure, reached_by) as ring:
         setup = Setup(address, ports, store or _default_store(address), session_grace, quotas, reached_by)
         raise typer.Exit(_serve(setup, ring))
 

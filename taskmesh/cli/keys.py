@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def keyring(address: Address, directory: Path | None, insecure: bool) -> Iterator[Keyring | None]:
+def keyring(
+    address: Address, directory: Path | None, insecure: bool, reached_by: str | None
+) -> Iterator[Keyring | None]:
     """The keys of the hub that is going to listen at `address`; None if it needs none.
 
-    Those of a hub on a free port, which nobody would find again, are gone with it, unless a directory was named.
+    Its first tickets are there before it is, if its port is known: whoever waits for it to listen needs one then. The
+    keys of a hub on a free port, which nobody would find again, are gone with it, unless a directory was named.
 
     Raises
     ------
@@ -38,6 +41,8 @@ def keyring(address: Address, directory: Path | None, insecure: bool) -> Iterato
     where = directory or (default_keys_directory(address) if address.port else nameless_directory())
     ring = Keyring.open(where)
     try:
+        if address.port:
+            ring.first_tickets(reached_by or str(_reachable(address)))
         yield ring
     finally:
         if lasting:

@@ -21,6 +21,7 @@ from . import records as r
 from .access import LOCAL, PEERS
 from .actions import Admit, Again, Dismiss, Joined, Note, Refuse, Revoked
 from .leases import DaemonState
+from .quota import Bucket
 from .roster import Peer
 
 if TYPE_CHECKING:
@@ -132,9 +133,11 @@ def _postponement(scheduler: Scheduler, event: Joined, now: float) -> Refuse | N
     quotas, peers = scheduler.quotas, scheduler.roster.peers
     if event.request.instance not in peers and len(peers) >= quotas.peers:
         return Refuse(f"the hub has {len(peers):,} peers, and takes no more (--max-peers)", again=True)
-    if not scheduler.registrations.take(now):
+    bucket = scheduler.registrations.setdefault(event.holder.name, Bucket(quotas.registrations_per_s, now))
+    if not bucket.take(now):
         return Refuse(
-            f"too many registrations: the hub takes {quotas.registrations_per_s:,.0f} a second (--max-registrations)",
+            f"too many registrations: the hub takes {quotas.registrations_per_s:,.0f} a second with one ticket "
+            f"(--max-registrations)",
             again=True,
         )
     return None

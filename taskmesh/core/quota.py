@@ -17,7 +17,7 @@ class Quotas(NamedTuple):
     peers
         How many clients and daemons may be registered at a time.
     registrations_per_s
-        How many may register per second, on average.
+        How many may register per second, on average, with one ticket.
     queued_bytes
         How many bytes of calls and unfetched outcomes one session may have at the hub.
     message_bytes

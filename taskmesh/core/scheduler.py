@@ -148,7 +148,7 @@ class Scheduler:
         self.grace_s = grace_s
         self.full: str | None = None  # why the store takes nothing more
         self.quotas = quotas
-        self.registrations = Bucket(quotas.registrations_per_s, now)
+        self.registrations: dict[str, Bucket] = {}  # by ticket: who comes too often holds up nobody else
         self.gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
         self._leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
         self._recall_at = NEVER
