@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from taskmesh import __version__
+from taskmesh.core import actions as a
 from taskmesh.core import messages as m
-from taskmesh.core.ranges import overlap
+from taskmesh.core.leases import ChunkState
+from taskmesh.core.outbox import Ended
+from taskmesh.core.ranges import overlap, subtract
+from taskmesh.core.scheduler import Scheduler
 from taskmesh.hub import PYTHON
 
 from .world import Violation, World
@@ -27,6 +32,7 @@ class Book:
         self.starts: Counter[TaskId] = Counter()
         self.once: set[tuple[int, int]] = set()  # (session, spec) of tasks that may start at most once
         self.cancelled: list[TaskId] = []
+        self.needed: Callable[[int, m.Outcome, int, int], bool] = lambda *_: False
 
     def register(self, role: str, instance: int, name: str, slots: int) -> m.Register:
         """A request to take part, of the right release."""
@@ -40,10 +46,66 @@ class Book:
         if self.starts[session, spec, number] > 1 and (session, spec) in self.once:
             raise Violation(f"task {session:x}-{spec}-{number} may start at most once, and starts again at {where}")
 
+    def settled(self, session: int, outcome: m.Outcome, lo: int, hi: int, where: str) -> None:
+        """A daemon is told to forget a part of an outcome."""
+        if self.needed(session, outcome, lo, hi):
+            raise Violation(f"{where} is to forget {session:x}-{outcome.spec}-[{lo}, {hi}), which is nowhere else")
+
+
+class Fences:
+    """Watches a scheduler: a failure ends a task only when it comes from the lease that holds it.
+
+    What is held since the start of the hub nobody has dispatched since; there a failure counts as well.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._handle, self._deliver = scheduler.handle, scheduler.deliver
+        self._stale: set[tuple[int, int, int]] = set()  # daemon, fence, offset
+        scheduler.handle = self.handle  # type: ignore[method-assign]
+        scheduler.deliver = self.deliver  # type: ignore[method-assign]
+
+    def handle(self, event: a.Event, now: float) -> list[a.Action]:
+        """Note which failures do not count, before they are booked."""
+        self._stale.clear()
+        if isinstance(event, a.Received) and isinstance(event.message, m.Done):
+            for entry in event.message.entries:
+                if entry.outcome.form > m.Form.EACH and not self._counts(event.instance, entry):
+                    self._stale.add((event.instance, entry.fence, entry.outcome.lo))
+        return self._handle(event, now)
+
+    def _counts(self, instance: int, entry: m.Finished) -> bool:
+        daemon, o = self._scheduler.daemons.get(instance), entry.outcome
+        state = self._scheduler.state(entry.session, o.spec, o.first)
+        lease = daemon.leases.get(entry.fence) if daemon is not None else None
+        held = lease is not None and lease.state is state and overlap(lease.ranges, o.lo, o.hi)
+        return bool(held) or state in self._scheduler.recovery.held
+
+    def deliver(self, state: ChunkState, outcome: m.Outcome, origin: Ended | None = None) -> None:
+        """A task has ended."""
+        if origin is not None and (origin.daemon, origin.fence, outcome.lo) in self._stale:
+            raise Violation(f"{m.Form(outcome.form).name} of an earlier lease, {origin.fence}, ends a task")
+        self._deliver(state, outcome, origin)
+
 
 def is_calm(simulation: Simulation) -> bool:
     """Whether nothing has happened that lets a task run twice."""
     return simulation.script.calm and not simulation.world.faults["left_alone"]
+
+
+def needed(simulation: Simulation, session: int, outcome: m.Outcome, lo: int, hi: int) -> bool:
+    """Whether nobody but a daemon has this part of an outcome. Only where nobody dies: else it may run again anyway."""
+    client = next((c for c in simulation.clients if c.instance == session), None)
+    if not is_calm(simulation) or client is None or client.process.dead or client.closing:
+        return False
+    spec = client.session.specs.get(outcome.spec)
+    sent = spec.sent.get(outcome.first) if spec is not None else None
+    missing = overlap(sent.left, lo, hi) if sent is not None else []
+    disk = simulation.disk
+    for stored in disk.sessions[session].outcomes.values() if disk is not None and session in disk.sessions else ():
+        if (stored.spec, stored.first) == (outcome.spec, outcome.first):
+            missing = [part for x, y in missing for part in subtract([(x, y)], stored.lo, stored.hi)]
+    return bool(missing)
 
 
 def verdicts(simulation: Simulation) -> None:

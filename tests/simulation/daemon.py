@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from taskmesh.core import messages as m
+from taskmesh.core.ranges import overlap
 from taskmesh.transport.membership import Membership
 from taskmesh_worker import plan as p
 from taskmesh_worker.plan_state import Phase
@@ -50,12 +51,17 @@ class SimulatedDaemon:
         self.membership = Membership(
             self.process.context, self.process.loop, ADDRESS.control, register, self, keeper=self
         )
-        silence = self.membership._silence
-        assert silence is not None
-        silence._clock = self.process.clock
+        assert self.membership._silence is not None
+        self.membership._silence._clock = self.process.clock
         self.process.loop.add_part(self)
         self.process.after_round = self._after_round
         self.process.poke()
+
+    @property
+    def holds(self) -> bool:
+        """Whether it may start nothing, since its hub is silent."""
+        silence = self.membership._silence
+        return silence is not None and silence.holding
 
     # ---- the hub -------------------------------------------------------------------------------------------------
 
@@ -73,8 +79,16 @@ class SimulatedDaemon:
                 self.left = True
             else:
                 self.membership.join_again()
-        else:
-            self._act(p.FromHub(message))
+            return
+        if isinstance(message, m.Settled):
+            self._judge(message)
+        self._act(p.FromHub(message))
+
+    def _judge(self, settled: m.Settled) -> None:
+        for fence, lo, hi in settled.parts:
+            for kept in self.plan.ledger._leases.get(fence, {}).values():
+                for a, b in overlap(kept.left, lo, hi):
+                    self.book.settled(kept.entry.session, kept.entry.outcome, a, b, self.name)
 
     def on_refused(self, why: str) -> None:
         raise AssertionError(f"{self.name} was refused: {why}")

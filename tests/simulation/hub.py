@@ -9,6 +9,7 @@ from unittest.mock import patch
 from taskmesh import hub as shell
 from taskmesh.transport.endpoints import Address
 
+from .checks import Fences
 from .disk import Disk
 from .process import Process
 
@@ -71,6 +72,7 @@ class SimulatedHub:
         config = shell.HubConfig(ADDRESS, None, grace_s=self.grace_s, store=opened if disk is not None else None)
         with patch.object(shell, "secrets", _Numbers(world.random.getrandbits(63) | 1)):
             self.hub = shell.Hub(config, process.context, loop)
+        self.fences = Fences(self.hub.scheduler)
         process.after_round = self._check
         process.poke()
         world.log("hub", "starts")

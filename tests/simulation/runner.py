@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from taskmesh.core import messages as m
 from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
 
+from .world import Violation
+
 if TYPE_CHECKING:
     from .daemon import SimulatedDaemon
 
@@ -113,6 +115,8 @@ class SimulatedRunner:
         if dose.singly or dose.timeout_s:
             self._flush()
         if lo < dose.hi and self.limit >= end:
+            if self.daemon.holds:
+                raise Violation(f"{self.daemon.name}/{self.number} starts a task although its hub is silent")
             self.claimed, self.claimed_at = (end - (hi - lo), end), self.world.now
             self._until, self._since = hi, self.world.now
             self._begin(dose)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .checks import ended, leftovers, verdicts
+from .checks import ended, leftovers, needed, verdicts
 from .client import SimulatedClient, Ticket
 from .daemon import SimulatedDaemon
 from .hub import SimulatedHub
@@ -40,6 +40,7 @@ class Simulation(Mesh):
     def __init__(self, script: Script, world: World) -> None:
         super().__init__(script, world)
         self._rank = world.rank()
+        self.book.needed = lambda *what: needed(self, *what)
         self.doings: dict[str, Callable[[Item], None]] = {
             name.removeprefix("do_"): getattr(self, name) for name in dir(self) if name.startswith("do_")
         }
