@@ -18,6 +18,8 @@ from collections.abc import Callable
 
 from taskmesh import __version__
 from taskmesh.core import messages as m
+from taskmesh.core.access import Role
+from taskmesh.joining import choose_hub
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import Membership
 from taskmesh.transport.sockets import Context, new_context
@@ -41,7 +43,7 @@ class FakeDaemon:
             "daemon", secrets.randbits(64), 0, 0, 0, 0, f"fake-{number}", platform.node(), os.getpid(), 1,
             __version__, PYTHON,
         )  # fmt: skip
-        self.membership = Membership(crowd.context, crowd.loop, crowd.control, register, self)
+        self.membership = Membership(crowd.context, crowd.loop, crowd.control, register, self, ticket=crowd.ticket)
         crowd.loop.add_part(self)
 
     # ---- what the hub says ----------------------------------------------------------------------------------
@@ -136,6 +138,7 @@ class Crowd:
 
     def __init__(self, control: str, seed: int = 0) -> None:
         self.control = control
+        _, self.ticket = choose_hub(control, None, False, Role.WORKER)
         self.context: Context = new_context()
         self.loop = Loop()
         self._random = random.Random(seed)

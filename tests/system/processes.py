@@ -223,6 +223,7 @@ class Fleet:
         self._directory = directory
         self._started: list[Started] = []
         self._hub_arguments = ("hub", "--listen", listen, *options)
+        self._joining = [option for option in options if option == "--insecure"]
         self.start_hub()
         self.address = by or self.hub.output.split("ready at ")[1].split()[0].rstrip(".,;")
 
@@ -244,7 +245,7 @@ class Fleet:
 
     def worker(self, runners: int = 1) -> Started:
         """A worker that has joined."""
-        worker = self._start("worker", self.address, "-n", str(runners))
+        worker = self._start("worker", self.address, "-n", str(runners), *self._joining)
         worker.says("has joined")
         return worker
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from taskmesh import HubUnreachable, Mesh, WorkerLost, task
 from taskmesh.client import Client
 from taskmesh.errors import HubFull
 from taskmesh.joining import choose_hub
+from taskmesh.transport.membership import KEEPER_HEARTBEAT_S
 from taskmesh.wire.payload import dump_body, dump_call
 
 from .processes import Fleet, Started, alive, free_ports, holder, kill, running, tallied, until
@@ -150,6 +152,8 @@ def test_what_a_frozen_worker_has_queued_moves_to_another(tmp_path: Path) -> Non
         with Mesh(fleet.address) as mesh:
             held = mesh.submit(hold, str(tmp_path), "held")
             holder(tmp_path, "held")
+            began = (tmp_path / "held.started").stat().st_mtime
+            until(lambda: time.time() > began + 3 * KEEPER_HEARTBEAT_S, "a heartbeat has said what runs")
             waiting = [mesh.submit(tally, str(tmp_path / "ran"), n) for n in range(20)]
             frozen.signal(signal.SIGSTOP)
             fleet.worker()
