@@ -19,6 +19,7 @@ from ..core import limits
 from ..core import messages as m
 from ..core.access import KEY_BYTES
 from ..core.chunk import Chunk
+from ..core.limits import NUMBER, TASKS
 from ..errors import LocalProtocolError, PeerProtocolError
 
 Message = m.LinkMessage | m.ControlMessage
@@ -36,6 +37,8 @@ _NUMBER = {cls: kind for kind, cls in KINDS.items()}
 DIGEST_BYTES = 16
 SECRET_BYTES = 16
 _KEPT_BYTES = 1 << 20
+_FORMS = frozenset(map(int, m.Form))
+_OF_ONE = frozenset(map(int, (m.Form.ERROR, m.Form.LOST)))
 _SHOWN = 300  # characters of what is wrong: it may quote what a peer sent
 
 
@@ -112,7 +115,7 @@ def check(cls: type[Message], fields: list[Any]) -> Message:
 
 
 def _range(lo: int, hi: int) -> None:
-    if not 0 <= lo < hi <= limits.TASKS:
+    if not 0 <= lo < hi <= TASKS:
         raise PeerProtocolError(f"[{lo}, {hi}) is not a range of tasks")
 
 
@@ -139,14 +142,13 @@ def _chunk(fields: Sequence[Any]) -> Chunk:
 def _outcome(fields: Sequence[Any]) -> m.Outcome:
     if [type(field) for field in fields] != [int, int, int, int, int, bytes]:
         raise PeerProtocolError("the fields of an outcome have the wrong types")
-    outcome = m.Outcome(*fields)
-    _range(outcome.lo, outcome.hi)
-    if not 0 <= outcome.spec <= limits.NUMBER or not 0 <= outcome.first <= limits.NUMBER:
+    spec, first, lo, hi, form, _ = fields
+    _range(lo, hi)
+    if not 0 <= spec <= NUMBER or not 0 <= first <= NUMBER:
         raise PeerProtocolError("an outcome of a spec or task that is none")
-    form = m.Form(outcome.form)
-    if form in (m.Form.ERROR, m.Form.LOST) and outcome.hi != outcome.lo + 1:
-        raise PeerProtocolError(f"an outcome of form {form.name} speaks of {outcome.hi - outcome.lo} tasks")
-    return outcome
+    if form not in _FORMS or (form in _OF_ONE and hi != lo + 1):
+        raise PeerProtocolError(f"an outcome of form {form} that speaks of {hi - lo} tasks")
+    return m.Outcome._make(fields)
 
 
 def _submit(f: Sequence[Any]) -> m.Submit:
