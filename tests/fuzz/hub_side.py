@@ -13,6 +13,7 @@ from typing import cast
 
 from taskmesh.core import actions as a
 from taskmesh.core import messages as m
+from taskmesh.core.access import Grant, Role
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.core.scheduler import Scheduler
 from taskmesh.errors import PeerProtocolError
@@ -25,6 +26,11 @@ from .source import Source, chance, pick
 CLIENT, EVE, MALLORY, DAEMON, LIAR = 1, 2, 3, 4, 5
 FROM_CLIENT = (m.Spec, m.Body, m.Submit, m.Submit, m.Cancel, m.Retire, m.Close)
 FROM_DAEMON = (m.Done, m.Done, m.Strike, m.GiveBack, m.GiveBack, m.Inventory, m.NeedBody, m.Slots, m.Leaving)
+GRANTS = {
+    CLIENT: Grant("honest client", Role.CLIENT, b"1" * 32, 0.0), DAEMON: Grant("honest", Role.WORKER, b"2" * 32, 0.0),
+    EVE: Grant("eve", Role.CLIENT, b"3" * 32, 0.0), MALLORY: Grant("mallory", Role.ADMIN, b"4" * 32, 0.0),
+    LIAR: Grant("liar", Role.WORKER, b"5" * 32, 0.0),
+}  # fmt: skip
 EVENTS = 60
 ROUNDS = 400
 
@@ -109,11 +115,12 @@ class World:
     def joins(self, role: str, instance: int, slots: int = 2, epoch: int = 0, incarnation: int = 1) -> None:
         """A peer registers, perhaps again."""
         self.attempts += 1
+        secret = b"s" * 16 if instance in (CLIENT, DAEMON) or not chance(self.source, 4) else b"t" * 16
         request = m.Register(
             role, instance, self.attempts, incarnation, epoch, 0, "n", "h", 1, slots if role == "daemon" else 0,
-            "1.0", "3.11",
+            "1.0", "3.11", b"", secret,
         )  # fmt: skip
-        self.happens(a.Joined(request))
+        self.happens(a.Joined(request, False, GRANTS[instance]))
         self._say_what_was_left()
 
     def tick(self, seconds: float = 0.0) -> None:
@@ -172,6 +179,21 @@ class World:
         if instance != LIAR or self.with_liar:
             self.joins(role, instance, 1 + self.source.below(4), epoch, self.source.below(2))
 
+    def poses(self) -> None:
+        """A hostile peer registers as one of the others, and has their number but not their secret."""
+        victim, role = pick(self.source, ((CLIENT, "client"), (DAEMON, "daemon")))
+        self.attempts += 1
+        request = m.Register(
+            role, victim, self.attempts, 1, 0, 0, "n", "h", 1, self.source.below(2), "1.0", "3.11", b"", b"t" * 16
+        )
+        self.happens(a.Joined(request, False, GRANTS[EVE if role == "client" else LIAR]))
+
+    def loses_its_ticket(self) -> None:
+        """An admin ends a hostile peer's ticket."""
+        instance = pick(self.source, (EVE, MALLORY, LIAR))
+        self.happens(a.Revoked(GRANTS[instance].name, "it was revoked"))
+        self._say_what_was_left()
+
     def breaks_off(self) -> None:
         """A hostile peer's lane is gone."""
         instance = pick(self.source, (EVE, MALLORY, LIAR))
@@ -188,7 +210,7 @@ def scheduler(source: Source) -> None:
         lambda: world.lies(LIAR, FROM_DAEMON), lambda: world.lies(LIAR, FROM_DAEMON), world.submits, world.answers,
         world.tick, world.acknowledges, lambda: world.tick(pick(source, (0.05, 0.6, 1.1, 4.0))), world.comes_back,
         world.breaks_off, lambda: world.lies(pick(source, (EVE, LIAR)), (*FROM_CLIENT, *FROM_DAEMON)),
-        lambda: world.happens(a.Delivered(EVE, source.below(3))),
+        lambda: world.happens(a.Delivered(EVE, source.below(3))), world.poses, world.loses_its_ticket,
     )  # fmt: skip
     for _ in range(EVENTS):
         if source.spent:
@@ -237,7 +259,7 @@ def _nothing_is_left(world: World) -> None:
         "bodies": set(hub.bodies._data) - {DIGESTS[0]}, "asked": len(hub.repairs._asked),
         "uncommitted": len(hub.deliveries._uncommitted), "unfetched": len(hub.sessions[CLIENT].outbox),
         "leases": len(hub.daemons[DAEMON].leases), "settled": len(hub.daemons[DAEMON].settled),
-        "references": sum(hub.bodies._references.values()) - 1,
+        "brought": set(hub.bodies.bytes) - {CLIENT}, "references": sum(hub.bodies._references.values()) - 1,
     }  # fmt: skip
     if any(left.values()):
         raise Broken(f"left behind: { {name: what for name, what in left.items() if what} }")

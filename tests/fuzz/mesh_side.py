@@ -27,6 +27,7 @@ from .grammar import EDGES, Known, packed
 from .hub_side import FROM_CLIENT
 from .source import Source, chance, pick
 
+ON_CONTROL = (m.Register, m.Register, m.Heartbeat, m.StatusRequest, m.CreateTicket, m.RevokeTicket, m.ListTickets)
 EVE = 0x0EE0
 MOVES = 30
 PORTS = {"control": 5555, "submit": 5556, "sink": 5557}
@@ -125,7 +126,7 @@ def _noise(source: Source, stranger: Stranger) -> tuple[bytes, str]:
     if what < 2:
         return packed(source, known, FROM_CLIENT), ""
     if what == 2:
-        return b"\x01" + packed(source, known, (m.Register, m.Heartbeat, m.StatusRequest)), "control"
+        return b"\x01" + packed(source, known, ON_CONTROL), "control"
     if what == 3:
         return b"\x01" + encode(_beat(source)), "control"
     frame = b"".join((
