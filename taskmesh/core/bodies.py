@@ -15,17 +15,25 @@ class Bodies:
     def __init__(self) -> None:
         self._data: dict[bytes, bytes] = {}
         self._references: Counter[bytes] = Counter()
+        self._brought: dict[bytes, int] = {}  # by which session; 0: it was stored
+        self.bytes: Counter[int] = Counter()  # of what is here, by session
         self._holders: defaultdict[bytes, dict[int, DaemonState]] = defaultdict(dict)  # daemons that were given each
 
     def refer(self, *digests: bytes) -> None:
         """One more spec needs these."""
         self._references.update(digest for digest in digests if digest)
 
-    def put(self, digest: bytes, data: bytes) -> bool:
-        """Keep a body, if any spec needs it. Returns whether it is new."""
-        if not self._references[digest] or digest in self._data:
+    def wants(self, digest: bytes) -> bool:
+        """Whether a spec needs this body, and it is not here."""
+        return digest not in self._data and self._references[digest] > 0
+
+    def put(self, digest: bytes, data: bytes, session: int = 0) -> bool:
+        """Keep a body that a session has brought, if any spec needs it. Returns whether it is new."""
+        if not self.wants(digest):
             return False
         self._data[digest] = data
+        self._brought[digest] = session
+        self.bytes[session] += len(data)
         return True
 
     def get(self, digest: bytes) -> bytes | None:
@@ -59,9 +67,17 @@ class Bodies:
             self._references[digest] -= 1
             if self._references[digest] <= 0:
                 del self._references[digest]
-                self._data.pop(digest, None)
+                self._drop(digest)
                 for daemon in self._holders.pop(digest, {}).values():
                     daemon.bodies.discard(digest)
                     daemon.repaired.pop(digest, None)
                 dropped.append(digest)
         return dropped
+
+    def _drop(self, digest: bytes) -> None:
+        data = self._data.pop(digest, None)
+        if data is not None:
+            session = self._brought.pop(digest)
+            self.bytes[session] -= len(data)
+            if not self.bytes[session]:
+                del self.bytes[session]

@@ -319,7 +319,11 @@ class Scheduler:
         self.deliveries.persist(r.PutSpec(session.instance, spec))
 
     def _on_body(self, session: Session, body: m.Body) -> None:
-        if self.bodies.put(body.digest, body.data):
+        if not self.bodies.wants(body.digest):
+            return
+        if self.bodies.bytes[session.instance] + len(body.data) > self.quotas.queued_bytes:
+            self.drop(f"a function of {len(body.data):,} bytes from session {session.instance:x}, which has too many")
+        elif self.bodies.put(body.digest, body.data, session.instance):
             self.deliveries.persist(r.PutBody(*body))
 
     def _on_submit(self, session: Session, submit: m.Submit) -> None:

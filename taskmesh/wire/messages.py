@@ -242,7 +242,8 @@ def _holding(fields: Sequence[Any]) -> m.Holding:
 def _register(f: Sequence[Any]) -> m.Register:
     if len(f[12]) not in (0, KEY_BYTES) or len(f[13]) not in (0, SECRET_BYTES):
         raise PeerProtocolError(f"a key has {KEY_BYTES} bytes, a secret {SECRET_BYTES}")
-    return m.Register(*f)
+    role, name, host = limits.printable(f[0]), limits.printable(f[6]), limits.printable(f[7])  # for logs and status
+    return m.Register._make((role, *f[1:6], name, host, *f[8:]))
 
 
 def _heartbeat(f: Sequence[Any]) -> m.Heartbeat:

@@ -110,14 +110,14 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     m.Leaving: st.builds(m.Leaving),
     m.Register: st.builds(
         m.Register,
-        texts,
+        shown,
         ids,
         small,
         ids,
         small,
         numbers,
-        texts,
-        texts,
+        shown,
+        shown,
         small,
         small,
         texts,
@@ -321,6 +321,16 @@ def test_what_is_announced_costs_nothing_before_it_comes() -> None:
     tracemalloc.stop()
     assert most < 64 << 20
     assert len(nested) == 4000
+
+
+def test_what_a_peer_calls_itself_cannot_move_a_cursor() -> None:
+    """It stands in the log, the audit log and the status, and in the reason for which it is refused."""
+    numbers = (1, 1, 1, 1, 0)
+    request = m.Register("client\r", *numbers, "\x1b[2Jeve", "h\n10:00 all is well", 1, 0, "1.0", "3.11", b"", b"")
+    arrived = decode(encode(request))
+    assert isinstance(arrived, m.Register)
+    assert arrived.role == r"client\r"
+    assert (arrived.name, arrived.host) == (r"\x1b[2Jeve", r"h\n10:00 all is well")
 
 
 def test_an_error_does_not_quote_all_that_was_sent() -> None:
