@@ -14,7 +14,8 @@ from .core.access import lane_domain
 from .errors import AddressError
 from .transport.endpoints import Address
 from .transport.loop import Loop
-from .transport.sockets import Context, Socket, bind, close, disconnect_monitor, get, make, put
+from .transport.presence import Presence
+from .transport.sockets import Context, Socket, bind, close, make, put
 from .wire.stream import Stream
 
 RETRY_FULL_S = 0.01
@@ -28,7 +29,7 @@ class Lane:
     instance: int
     stream: Stream
     sock: Socket
-    monitor: Socket
+    presence: Presence
     welcome: m.Registered
     full_until: float = 0.0
     results: deque[int] = field(default_factory=deque)
@@ -101,10 +102,14 @@ class Lanes:
             There is no port or socket left for it.
         """
         sock, endpoint = self._bind(address, lane_domain(stream.epoch))
-        monitor = disconnect_monitor(sock)
-        lane = Lane(instance, stream, sock, monitor, welcome._replace(lane=endpoint))
+        try:
+            presence = Presence(sock)
+        except AddressError:
+            close(sock)
+            raise
+        lane = Lane(instance, stream, sock, presence, welcome._replace(lane=endpoint))
         self.by_instance[instance] = self.by_epoch[stream.epoch] = lane
-        self._loop.watch(monitor, lambda: self._read_monitor(lane))
+        self._loop.watch(presence.monitor, lambda: self._read_monitor(lane))
         return lane
 
     def _bind(self, address: Address, domain: str) -> tuple[Socket, str]:
@@ -127,8 +132,7 @@ class Lanes:
         raise AddressError(f"no free port for another lane between {first} and {last}; choose more with --lanes")
 
     def _read_monitor(self, lane: Lane) -> None:
-        if get(lane.monitor) is not None:
-            self._loop.forget(lane.monitor)
+        if lane.presence.lost():
             self._lost(lane)
 
     def close(self, lane: Lane, linger_ms: int = 0) -> None:
@@ -136,7 +140,7 @@ class Lanes:
         self.by_epoch.pop(lane.stream.epoch, None)
         if self.by_instance.get(lane.instance) is lane:
             del self.by_instance[lane.instance]
-        self._loop.forget(lane.monitor)
+        self._loop.forget(lane.presence.monitor)
         close(lane.sock, linger_ms)
         if lane.welcome.lane.startswith("ipc://"):  # one for each registration: they must not pile up
             Path(lane.welcome.lane.removeprefix("ipc://")).unlink(missing_ok=True)

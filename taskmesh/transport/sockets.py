@@ -134,8 +134,13 @@ def disconnect_monitor(sock: Socket) -> Socket:
     """A socket that becomes readable when `sock` loses a peer."""
     monitor: Socket = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     monitor.setsockopt(zmq.LINGER, 0)
-    _monitors[sock] = monitor
+    keep_monitor(sock, monitor)
     return monitor
+
+
+def keep_monitor(sock: Socket, monitor: Socket) -> None:
+    """`monitor` is that of `sock`, and closed with it."""
+    _monitors[sock] = monitor
 
 
 def close(sock: Socket, linger_ms: int = 0) -> None:
