@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection
 
-from .core.ranges import Ranges
+from .core.ranges import Ranges, normal
 
 CANCEL_WAIT_S = 1.0
 Key = tuple[int, int]  # spec and number of a task
@@ -61,7 +61,7 @@ class Questions:
         if not self._asked:
             return
         with self._lock:
-            for lo, hi in ranges:
+            for lo, hi in normal(ranges):
                 for number in range(first + lo, first + hi):
                     for question in self._asked.get((spec, number), ()):
                         question.answer((spec, number))

@@ -10,7 +10,7 @@ from collections import deque
 from typing import NamedTuple
 
 from .messages import Outcome
-from .ranges import Ranges, add
+from .ranges import Ranges, add, subtract
 
 RESULTS_BYTES = 128 * 1024  # outcomes are gathered into messages of about this size
 ON_WAY_BYTES = 32 << 20  # about so much is on its way at a time, or at least one message:
@@ -39,7 +39,7 @@ class Outbox:
         self._sent: deque[list[Ended]] = deque()
         self.bytes = 0  # of all these outcomes, and what is kept around each
         self._on_way = 0  # bytes of those that were sent
-        self._index: dict[tuple[int, int], Ranges] | None = None  # of what is here, by chunk; made when asked for
+        self._index: dict[tuple[int, int], Ranges] | None = None  # by chunk; once it was asked for
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(map(len, self._sent))
@@ -48,7 +48,8 @@ class Outbox:
         """One more to send."""
         self._waiting.append(ended)
         self.bytes += _weight(ended)
-        self._index = None
+        if self._index is not None:
+            self._note(ended)
 
     @property
     def can_send(self) -> bool:
@@ -96,8 +97,9 @@ class Outbox:
 
     def acknowledged(self, messages: int) -> list[Ended]:
         """The client has the next so many messages: what was in them."""
-        self._index = None
         there = [ended for _ in range(min(messages, len(self._sent))) for ended in self._sent.popleft()]
+        for ended in there if self._index is not None else ():
+            self._forget(ended)
         size = sum(map(_weight, there))
         self.bytes -= size
         self._on_way -= size
@@ -108,10 +110,22 @@ class Outbox:
         if self._index is None:
             self._index = {}
             for ended in (*(ended for batch in self._sent for ended in batch), *self._waiting):
-                if ended.outcome is not None:
-                    key = (ended.outcome.spec, ended.outcome.first)
-                    self._index[key] = add(self._index.get(key, []), ended.lo, ended.hi)
+                self._note(ended)
         return self._index.get((spec, first), [])
+
+    def _note(self, ended: Ended) -> None:
+        if ended.outcome is not None and self._index is not None:
+            key = (ended.outcome.spec, ended.outcome.first)
+            self._index[key] = add(self._index.get(key, []), ended.lo, ended.hi)
+
+    def _forget(self, ended: Ended) -> None:
+        if ended.outcome is not None and self._index is not None:
+            key = (ended.outcome.spec, ended.outcome.first)
+            left = subtract(self._index.get(key, []), ended.lo, ended.hi)
+            if left:
+                self._index[key] = left
+            else:
+                self._index.pop(key, None)
 
     def weigh(self) -> int:
         """What `bytes` should be."""

@@ -17,7 +17,7 @@ from .leases import MACHINE_LOST, ChunkState, DaemonState, Lease, Piece
 from .lifecycle import Step
 from .limits import ATTEMPTS
 from .outbox import Ended
-from .ranges import Ranges, count, covers, overlap, without
+from .ranges import Ranges, count, covers, overlap, within, without
 
 if TYPE_CHECKING:
     from .scheduler import Scheduler
@@ -163,7 +163,7 @@ def on_give_back(scheduler: Scheduler, daemon: DaemonState, back: m.GiveBack) ->
     daemon.settle(lease, found)
     state, spec = lease.state, lease.state.spec
     requeue(scheduler, state, found, lease.attempt, lease.solo)
-    kept = [part for lo, hi in back.kept for part in overlap(state.cancelling, lo, hi)]
+    kept = within(state.cancelling, back.kept)
     if kept and _owned(scheduler, state):
         scheduler.do(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, kept)))
 

@@ -6,11 +6,13 @@ import time
 
 import pytest
 
+from taskmesh.cancelling import Questions
 from taskmesh.core import actions as a
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.core.limits import ATTEMPTS, SPECS, TASKS, printable
 from taskmesh.core.link import BACK_INTERVAL_S, Link
+from taskmesh.core.outbox import Ended, Outbox
 from taskmesh.core.repairs import REPAIR_S
 from taskmesh.errors import PayloadError
 from taskmesh.outcomes import contents
@@ -261,3 +263,28 @@ def test_results_that_are_not_as_many_as_their_tasks_are_an_error(blob: object) 
         with pytest.raises(PayloadError, match="not that many"):
             contents(m.Outcome(1, 0, 5, 7, form, data))
     assert contents(m.Outcome(1, 0, 5, 7, m.Form.LIST, dump([1, 2]))) == [1, 2]
+
+
+def test_an_outbox_that_was_asked_what_is_pending_is_not_searched_again() -> None:
+    """A client with many outcomes that offers chunks again, one after the other, would have all of them looked at."""
+    outbox = Outbox()
+    ended = [Ended(m.Outcome(1, 10 * n, 0, 5, m.Form.LIST, b"r"), 0, 0, 0, 5) for n in range(100)]
+    for one in ended[:50]:
+        outbox.add(one)
+    assert outbox.pending(1, 0) == [(0, 5)]
+    for one in ended[50:]:
+        outbox.add(one)
+    assert outbox.pending(1, 990) == [(0, 5)]
+    messages, _ = outbox.send()
+    outbox.acknowledged(len(messages))
+    assert outbox.pending(1, 990) == []
+    assert outbox._index == {}
+
+
+def test_many_ranges_that_overlap_are_one_answer() -> None:
+    questions = Questions()
+    question = questions.ask([(1, 5), (1, TASKS + 1)])
+    began = time.thread_time()
+    questions.answered(1, 0, [(0, TASKS)] * 60_000)
+    assert time.thread_time() - began < 5.0
+    assert question.left == {(1, TASKS + 1)}

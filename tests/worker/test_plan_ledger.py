@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -355,3 +357,16 @@ def test_a_revoked_task_that_waits_is_not_started_while_a_runners_word_is_awaite
     two.take(p.Report)
     two.tick()
     assert not [action for action in two.actions if isinstance(action, p.Hand)]
+
+
+def test_parts_that_cut_through_many_outcomes_are_settled_in_one_go() -> None:
+    ledger, lease = Ledger(), range(0, 20_000, 2)
+    for lo in lease:
+        ledger.keep(m.Finished(1, 7, 0.1, m.Outcome(1, 0, lo, lo + 2, m.Form.LIST, b"r")))
+    began = time.thread_time()
+    ledger.settle([(1, lo + 1, lo + 3) for lo in lease] * 3)
+    assert time.thread_time() - began < 5.0
+    ledger.check()
+    assert ledger.outcomes == 1
+    ledger.settle([(1, 0, 1)])
+    assert ledger.outcomes == 0

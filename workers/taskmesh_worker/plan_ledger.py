@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import msgpack
 
 from taskmesh.core import messages as m
-from taskmesh.core.ranges import Ranges, subtract
+from taskmesh.core.ranges import Ranges, normal, overlap, without
 from taskmesh.errors import LocalProtocolError
 
 
@@ -60,6 +60,7 @@ class Ledger:
 
     def settle(self, parts: Iterable[tuple[int, int, int]]) -> None:
         """Parts `(fence, lo, hi)` of leases are not needed any more; they may cut through outcomes."""
+        cutting: dict[int, Ranges] = {}
         for fence, lo, hi in parts:
             lease = self._leases.get(fence)
             if lease is None:
@@ -68,10 +69,15 @@ class Ledger:
             if exact is not None and exact.left == [(lo, hi)]:  # the usual case: as it was reported
                 self._free(fence, lo)
                 continue
-            for first, kept in list(lease.items()):
-                kept.left = subtract(kept.left, lo, hi)
-                if not kept.left:
-                    self._free(fence, first)
+            cutting.setdefault(fence, []).append((lo, hi))
+        for fence, cuts in cutting.items():
+            self._cut(fence, normal(cuts))
+
+    def _cut(self, fence: int, cuts: Ranges) -> None:
+        for first, kept in list(self._leases.get(fence, {}).items()):
+            kept.left = without(kept.left, overlap(cuts, kept.left[0][0], kept.left[-1][1]))
+            if not kept.left:
+                self._free(fence, first)
 
     def forget(self, session: int) -> None:
         """A session is over: nobody wants its outcomes."""
