@@ -165,11 +165,10 @@ class Fleet:
         self.address = f"tcp://{address}:{ports[0]}"
         self.hosts = hosts
         lanes = f"{ports[3]}-{ports[-1]}"
-        insecure = [] if hosts is None else ["--insecure"]
         kept = "memory" if store == MEMORY else f"sqlite://{folder}/hub.db"
-        hub = ["hub", "--listen", self.address, "--lanes", lanes, "--store", kept, *insecure]
+        hub = ["hub", "--listen", self.address, "--lanes", lanes, "--store", kept]
         self.hub = Member("hub", [*self.on("hub"), *taskmesh(*hub)], folder)
-        worker = ["worker", self.address, "-n", str(runners), *insecure]
+        worker = ["worker", self.address, "-n", str(runners)]
         self.daemons = [
             Daemon(name, [*self.on(name), *taskmesh(*worker, "--name", name)], folder)
             for name in (f"d{number}" for number in range(1, daemons + 1))
