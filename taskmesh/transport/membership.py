@@ -181,6 +181,8 @@ class Membership:
         self._waiting = True
 
     def _register(self, now: float) -> None:
+        if self._control is None:
+            self._open_control()
         stream = self.stream
         incarnation, epoch, seen = (stream.incarnation, stream.epoch, stream.link.seen) if stream else (0, 0, 0)
         request = self._request._replace(attempt=self._attempt, incarnation=incarnation, epoch=epoch, seen=seen)
@@ -218,8 +220,9 @@ class Membership:
                     self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
                     return
             elif isinstance(message, m.Refused) and message.again:
-                self._waiting = True  # asked again when the patience for an answer has run out
+                self._waiting = True  # asked again when the patience for an answer has run out,
                 self.trouble = message.why
+                self._close_control()  # and over a new connection: a hub without room has none for those who wait
             elif isinstance(message, m.Refused):
                 self._refuse(message.why)
             elif isinstance(message, m.HeartbeatReply) and self.registered:

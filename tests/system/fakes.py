@@ -187,8 +187,9 @@ class Crowd:
 
     @property
     def refused(self) -> list[str]:
-        """What the hub said to those that it did not want."""
-        return [daemon.refused for daemon in list(self.alive) if daemon.refused is not None]
+        """What the hub said to those that it did not want, or has no room for."""
+        said = [daemon.refused or daemon.membership.trouble for daemon in list(self.alive) if not daemon.welcomed]
+        return [why for why in said if why is not None]
 
     @property
     def gone(self) -> bool:
