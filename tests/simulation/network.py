@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from random import Random
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -22,6 +23,7 @@ HIGH_WATER = 2000
 RECONNECT_S = 0.05
 RECONNECT_MOST_S = 1.0
 HALF_OPEN_S = 30.0
+MONITORED = Struct("=HI")  # what a monitor says: event, and the file of a connection
 
 
 class Network:
@@ -113,6 +115,7 @@ class Context:
         self.network = network
         self.process = process
         self.sockets: list[Socket] = []
+        self.monitored: dict[str, Socket] = {}  # by the endpoint where somebody is about to listen
 
     def socket(self, kind: int) -> Socket:
         """A new socket."""
@@ -145,6 +148,7 @@ class Socket:
         self._request = 0  # of REQ: the newest one
         self._reply_to: tuple[Connection, int] | None = None  # of REP
         self._monitor: Socket | None = None
+        self._watched = 0  # events that it is told of
 
     # ---- the interface of zmq ------------------------------------------------------------------------------------
 
@@ -172,6 +176,9 @@ class Socket:
 
     def connect(self, endpoint: str) -> None:
         """Dial; it does not wait."""
+        if endpoint in self.context.monitored:
+            self.context.monitored.pop(endpoint)._monitor = self
+            return
         self._endpoint = endpoint
         self.context.network.world.after(self.context.network.latency_s, self.rank, self._dial)
 
@@ -219,12 +226,21 @@ class Socket:
             return bytes(frame[1])
         return bytes(frame[1]) if self.kind == zmq.REQ else bytes(frame)
 
+    def recv_multipart(self, flags: int = 0) -> list[bytes]:
+        """Read one message: of a monitor, the only one that has several frames, the first says all."""
+        return [self.recv(flags)]
+
     def get_monitor_socket(self, events: int) -> Socket:
         """A socket that becomes readable when this one loses a peer, if that is watched: nothing else happens here."""
         monitor = self.context.socket(zmq.PAIR)
         if events & zmq.EVENT_DISCONNECTED:
-            self._monitor = monitor
+            self._monitor, self._watched = monitor, events
         return monitor
+
+    def monitor(self, endpoint: str, events: int) -> None:
+        """What happens to this socket is said to the one that connects to `endpoint` next."""
+        self.context.monitored[endpoint] = self
+        self._watched = events
 
     def disable_monitor(self) -> None:
         """Nothing more is said about this socket."""
@@ -254,12 +270,14 @@ class Socket:
                 wait = min(RECONNECT_S * 2 ** min(self._dials, 5), RECONNECT_MOST_S)
                 network.world.after(wait, self.rank, self._dial)
             else:
-                network.world.after(network.latency_s, self.rank, self._say_lost)
+                network.world.after(network.latency_s, self.rank, lambda: self._say(zmq.EVENT_DISCONNECTED))
             return
         self._dials = 0
         connection = Connection(network, self, other)
         self._connections.append(connection)
         other._connections.append(connection)
+        other._say(zmq.EVENT_ACCEPTED, connection.rank)
+        other._say(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         other.process.poke()
         while self._pending:
             frame = self._pending.popleft()
@@ -279,12 +297,12 @@ class Socket:
         if self.closed or connection not in self._connections:
             return
         self._connections.remove(connection)
-        self._say_lost()
+        self._say(zmq.EVENT_DISCONNECTED, connection.rank)
         if not self._bound and self._reconnect:
             self.context.network.world.after(RECONNECT_S, self.rank, self._dial)
 
-    def _say_lost(self) -> None:
-        if self._monitor is not None and not self._monitor.closed:
-            self._monitor.inbox.append((None, b"lost"))
+    def _say(self, event: int, file: int = 0) -> None:
+        if self._monitor is not None and not self._monitor.closed and self._watched & event:
+            self._monitor.inbox.append((None, MONITORED.pack(event, file)))
             self.process.loop.arrived(self._monitor)
             self.process.poke()
