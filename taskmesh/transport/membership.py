@@ -217,6 +217,7 @@ class Membership:
                 try:
                     self._welcome(message, now)
                 except (PeerProtocolError, zmq.ZMQError) as error:  # cursors or endpoints that are none
+                    self._close_lane()
                     self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
                     return
             elif isinstance(message, m.Refused) and message.again:
@@ -286,10 +287,10 @@ class Membership:
         if not welcome.lane.startswith("inproc:"):
             self._monitor = disconnect_monitor(lane)
             self._loop.watch(self._monitor, self._read_monitor)
-        connect(lane, self._reachable(welcome.lane))
-        connect(outbox, self._reachable(welcome.inbox))
         self._lane, self._outbox = lane, outbox
         self._loop.watch(lane, self._read_lane)
+        connect(lane, self._reachable(welcome.lane))
+        connect(outbox, self._reachable(welcome.inbox))
 
     def _reachable(self, endpoint: str) -> str:
         """A hub that listens on every address names none: we use the one that we came by."""

@@ -1,0 +1,93 @@
+"""What answers on control may be no hub: a peer is told so, and goes on living."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from taskmesh.core import messages as m
+from taskmesh.transport import membership
+from taskmesh.transport.loop import Loop
+from taskmesh.transport.membership import Membership
+from taskmesh.transport.sockets import new_context
+from taskmesh.wire.stream import pack_control
+
+REGISTER = m.Register("client", 7, 0, 0, 0, 0, "n", "h", 1, 0, "1.0", "3.11", b"", b"")
+WELCOME = m.Registered(5, 1, False, 0, "ipc:///tmp/no-such/l1", "ipc:///tmp/no-such/s", "1.0", 1 << 30)
+
+
+class Peer:
+    """Owns a membership, and hands it replies. `refused`: why it was not let in."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refused: list[str] = []
+        self.welcomed = 0
+        self._replies: list[bytes] = []
+        self._context, self._loop = new_context(), Loop()
+        self.member = Membership(self._context, self._loop, "ipc:///tmp/no-such/c", REGISTER, self)
+        monkeypatch.setattr(membership, "get", lambda sock: self._replies.pop(0) if self._replies else None)
+
+    def hears(self, *replies: bytes) -> None:
+        self._replies += replies
+        self.member._read_control()
+
+    def close(self) -> None:
+        self.member.close(0)
+        self._context.destroy(linger=0)
+        self._loop.close()
+
+    def on_welcome(self, welcome: m.Registered) -> None:
+        self.welcomed += 1
+
+    def on_message(self, message: m.LinkMessage) -> None:
+        raise AssertionError(message)
+
+    def on_refused(self, why: str) -> None:
+        self.refused.append(why)
+
+    def on_lost(self) -> None:
+        raise AssertionError("nothing is lost")
+
+
+@pytest.fixture
+def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Peer]:
+    made = Peer(monkeypatch)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"",
+        pack_control(WELCOME._replace(epoch=1 << 40)),
+        pack_control(WELCOME._replace(lane="inproc://lane")),
+        pack_control(WELCOME._replace(lane="tcp://:::")),
+        pack_control(WELCOME._replace(inbox="tcp://no port")),
+        pack_control(WELCOME._replace(inbox="ipc://" + "x" * 200)),
+    ],
+    ids=["http", "empty", "epoch", "inproc", "lane", "inbox", "path"],
+)
+def test_a_welcome_that_is_none_is_a_refusal(peer: Peer, reply: bytes) -> None:
+    peer.hears(reply)
+    assert len(peer.refused) == 1
+    assert "is no hub of this release" in peer.refused[0]
+    assert not peer.welcomed
+    assert not peer.member.registered
+
+
+def test_a_link_that_cannot_go_on_where_the_hub_says_is_a_refusal(peer: Peer) -> None:
+    peer.hears(pack_control(WELCOME))
+    assert peer.welcomed == 1
+    peer.member.join_again()
+    peer.hears(pack_control(WELCOME._replace(epoch=2, resume=True, seen=1000)))
+    assert "cannot resume from 1000" in peer.refused[0]
+    assert peer.welcomed == 1
+
+
+def test_an_acknowledgement_of_what_was_never_sent_is_counted(peer: Peer) -> None:
+    peer.hears(pack_control(WELCOME), pack_control(m.HeartbeatReply(True, 1 << 60, 1 << 60, 1 << 60)))
+    assert peer.member.dropped_frames == 1
+    assert peer.member.registered
