@@ -104,7 +104,7 @@ def _document(address: Address, ticket: Ticket | None, timeout: float) -> dict[s
     reply = ask(address, ticket, StatusRequest(), timeout)
     try:
         document = json.loads(reply.document) if isinstance(reply, StatusReply) else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise no_hub(address, str(error)) from error
     if not isinstance(document, dict):
         raise no_hub(address)
