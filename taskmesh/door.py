@@ -11,12 +11,15 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+import zmq
+
 from .complaints import Complaint, Complaints
 from .core import messages as m
 from .core.access import CONTROL, LOCAL, NEVER, Access, Grant, Registered, Role
 from .errors import KeysError
 from .transport.curve import Arrival, Zap, get_from, guard
 from .transport.loop import Loop
+from .transport.presence import failure_monitor, failures
 from .transport.sockets import Context, Socket, get
 
 if TYPE_CHECKING:
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
     from .security.keyring import Keyring
 
 CHECK_EVERY_S = 1.0
+FAILURES: dict[int, str] = {
+    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "it has no keys, and this hub has; or the other way round",
+    zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "it was meant for a hub that has another key",
+}
+"""Why a handshake did not even come to a key, by ZeroMQ's number."""
 
 
 class Door:
@@ -46,6 +54,7 @@ class Door:
         self._loop = loop
         self.access = Access(keyring.grants if keyring is not None else ())
         self._check_at = 0.0
+        self._monitors: list[Socket] = []
         self._zap = Zap(context, loop, self._admit) if keyring is not None else None
 
     @property
@@ -58,6 +67,30 @@ class Door:
         if self._keyring is not None:
             guard(sock, self._keyring.secret_key, domain)
 
+    def watch(self, sock: Socket, domain: str) -> None:
+        """Have handshakes that fail on a socket counted.
+
+        Raises
+        ------
+        AddressError
+            There is no socket left for that.
+        """
+        monitor = failure_monitor(sock)
+        self._monitors.append(monitor)
+        self._loop.watch(monitor, lambda: self._read_monitor(monitor, domain))
+
+    def _read_monitor(self, monitor: Socket, domain: str) -> None:
+        for reason in failures(monitor):
+            self.failed(domain, reason)
+
+    def failed(self, domain: str, reason: int) -> None:
+        """A handshake failed before anybody had shown a key; ZeroMQ does not say whose."""
+        self._refused("somebody", None, domain, FAILURES.get(reason, "its handshake makes no sense"))
+
+    def _refused(self, who: str, address: str | None, domain: str, why: str) -> None:
+        if self._complaints.add(Complaint.CONNECTION, f"{who} on {domain}: {why}", self._loop.now()):
+            self.note("connection refused", address=address, channel=domain, why=why)
+
     def get(self, sock: Socket) -> Arrival | None:
         """The next frame of a guarded socket, and by which key it came."""
         if self._keyring is not None:
@@ -69,8 +102,7 @@ class Door:
         why = self.access.objection(domain, key, time.time())
         if why is None:
             return True
-        if self._complaints.add(Complaint.CONNECTION, f"{address} on {domain}: {why}", self._loop.now()):
-            self.note("connection refused", address=address, channel=domain, why=why)
+        self._refused(address, address, domain, why)
         return False
 
     # ---- who it is ------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class Hub:
             __version__, PYTHON, loop.now(), first_fence, config.dead_after_s, config.settle_s, config.grace_s,
             durable=self._journal is not None, quotas=config.quotas,
         )  # fmt: skip
-        self._lanes = Lanes(context, loop, config.lanes, self._on_lane_lost, self._door.guard)
+        self._lanes = Lanes(context, loop, config.lanes, self._on_lane_lost, self._door)
         self._local: dict[int, LocalMembership] = {}
         self._dirty: set[Lane] = set()  # lanes that something was sent to, or came from, in this round
         self._timed: set[Lane] = set()  # lanes whose link has a deadline
@@ -133,11 +133,11 @@ class Hub:
                 self.scheduler.restore(self._journal.load(), loop.now())
             self.address = self._bind()
         except TaskmeshError:
+            self._door.close()
             for sock in (self._control, self._submit, self._sink):
                 close(sock)
             if self._journal is not None:
                 self._journal.close()
-            self._door.close()
             raise
         loop.watch(self._control, self._read_control)
         loop.watch(self._submit, lambda: self._read_inbox(self._submit))
@@ -148,6 +148,7 @@ class Hub:
         address = self._config.address
         for sock, domain in ((self._control, CONTROL), (self._submit, SUBMIT), (self._sink, SINK)):
             self._door.guard(sock, domain)
+            self._door.watch(sock, domain)
         if address.scheme == "ipc":
             submit, sink = f"ipc://{address.host}/s", f"ipc://{address.host}/r"
             bind(self._control, address.control)
@@ -482,10 +483,10 @@ class Hub:
         for lane in lanes:
             self._close(lane, linger_ms=1000)
         self._leaving.clear()
+        self._door.close()
         for sock in (self._control, self._submit, self._sink):
             self._loop.forget(sock)
             close(sock, linger_ms=100)
-        self._door.close()
         if failure is not None:
             raise failure
 

@@ -11,6 +11,7 @@ import zmq
 
 from .core import messages as m
 from .core.access import lane_domain
+from .door import Door
 from .errors import AddressError
 from .transport.endpoints import Address
 from .transport.loop import Loop
@@ -72,8 +73,8 @@ class Lanes:
         First and last port to bind lanes to; None: any free ones.
     lost
         Called with a lane that has lost its peer.
-    guard
-        Called with each socket, before it is bound, and the name of its channel.
+    door
+        Guards each lane, and is told of handshakes that failed there.
     """
 
     def __init__(
@@ -82,13 +83,13 @@ class Lanes:
         loop: Loop,
         ports: tuple[int, int] | None,
         lost: Callable[[Lane], None],
-        guard: Callable[[Socket, str], None],
+        door: Door,
     ) -> None:
         self._context = context
         self._loop = loop
         self._ports = ports
         self._lost = lost
-        self._guard = guard
+        self._door = door
         self._next_port = ports[0] if ports else 0
         self.by_instance: dict[int, Lane] = {}
         self.by_epoch: dict[int, Lane] = {}
@@ -114,7 +115,7 @@ class Lanes:
 
     def _bind(self, address: Address, domain: str) -> tuple[Socket, str]:
         sock = make(self._context, zmq.PUSH)
-        self._guard(sock, domain)
+        self._door.guard(sock, domain)
         if address.scheme == "ipc":
             self._next_port += 1
             return sock, bind(sock, f"ipc://{address.host}/l{self._next_port}")
@@ -132,7 +133,10 @@ class Lanes:
         raise AddressError(f"no free port for another lane between {first} and {last}; choose more with --lanes")
 
     def _read_monitor(self, lane: Lane) -> None:
-        if lane.presence.lost():
+        lost, failed = lane.presence.lost(), lane.presence.failures
+        while failed:
+            self._door.failed(lane_domain(lane.stream.epoch), failed.pop())
+        if lost:
             self._lost(lane)
 
     def close(self, lane: Lane, linger_ms: int = 0) -> None:

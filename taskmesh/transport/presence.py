@@ -12,6 +12,7 @@ monitor has no limit, and is read as long as its socket is open.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 from struct import Struct
 
@@ -19,9 +20,9 @@ import zmq
 
 from .sockets import EVENTS, NOBLOCK, POLLIN, Socket, keep_monitor, make
 
-_EVENT = Struct("=HI")  # of a monitor's first frame: event, and its value, a file for those of connections
-_WATCHED = zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+EVENT = Struct("=HI")  # of a monitor's first frame: event, and its value, a file for those of connections
 _ACCEPTED, _SUCCEEDED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+_ENDED, _FAILED = int(zmq.EVENT_DISCONNECTED), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 _numbers = count()
 
 
@@ -35,27 +36,63 @@ class Presence:
     """
 
     def __init__(self, sock: Socket) -> None:
-        endpoint = f"inproc://presence-{next(_numbers)}"
-        self.monitor = make(sock.context, zmq.PAIR)
-        self.monitor.setsockopt(zmq.RCVHWM, 0)
-        sock.monitor(endpoint, _WATCHED)
-        self.monitor.connect(endpoint)
-        keep_monitor(sock, self.monitor)
+        self.monitor = watched(sock, _ACCEPTED | _SUCCEEDED | _ENDED | _FAILED)
+        self.failures: list[int] = []
+        """ZeroMQ's reasons of handshakes that failed before a key was shown; for whoever asks to take."""
         self._open: set[int] = set()  # files of connections
         self._peers: set[int] = set()  # those that may be the peer's
 
     def lost(self) -> bool:
         """Whether the peer was connected and has gone since this was asked last."""
         lost = False
-        while int(self.monitor.get(EVENTS)) & POLLIN:
-            event, file = _EVENT.unpack(self.monitor.recv_multipart(NOBLOCK)[0])
+        for event, file in _events(self.monitor):
             if event == _ACCEPTED:
                 self._open.add(file)
             elif event == _SUCCEEDED:
                 self._peers |= self._open
+            elif event == _FAILED:
+                self.failures.append(file)
             else:
                 self._open.discard(file)
                 if file in self._peers:
                     self._peers.discard(file)
                     lost = not self._peers
         return lost
+
+
+def watched(sock: Socket, events: int) -> Socket:
+    """A monitor of a socket, without a limit, that is closed with it.
+
+    Raises
+    ------
+    AddressError
+        There is no socket left for the monitor.
+    """
+    endpoint = f"inproc://presence-{next(_numbers)}"
+    monitor = make(sock.context, zmq.PAIR)
+    monitor.setsockopt(zmq.RCVHWM, 0)
+    sock.monitor(endpoint, events)
+    monitor.connect(endpoint)
+    keep_monitor(sock, monitor)
+    return monitor
+
+
+def failure_monitor(sock: Socket) -> Socket:
+    """A monitor of handshakes that fail before a key was shown; see `failures`.
+
+    Raises
+    ------
+    AddressError
+        There is no socket left for it.
+    """
+    return watched(sock, _FAILED)
+
+
+def failures(monitor: Socket) -> list[int]:
+    """ZeroMQ's reasons, since this was asked last."""
+    return [reason for _, reason in _events(monitor)]
+
+
+def _events(monitor: Socket) -> Iterator[tuple[int, int]]:
+    while int(monitor.get(EVENTS)) & POLLIN:
+        yield EVENT.unpack(monitor.recv_multipart(NOBLOCK)[0])
