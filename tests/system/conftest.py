@@ -14,7 +14,9 @@ import pytest
 
 from taskmesh import Mesh
 
+from .guarded import Guarded
 from .processes import MARK, Fleet, below, described, mesh_directories, ours, until
+from .raw import Raw
 
 OURS = ("TASKMESH_HUB", "TASKMESH_TICKET", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
 
@@ -81,3 +83,10 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield started
     finally:
         started.end()
+
+
+@pytest.fixture
+def guarded(fleet: Fleet, tmp_path: Path) -> Iterator[Guarded]:
+    """A hub with keys, its tickets, and raw sockets."""
+    with Raw(fleet.address) as raw:
+        yield Guarded(fleet, raw, tmp_path)

@@ -1,0 +1,105 @@
+"""Connections that a hub does not let in: by unknown keys, by those of other hubs and peers, and by none at all.
+
+Beside each an innocent client and an innocent worker are at work, and notice nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import zmq
+
+from taskmesh.core import messages as m
+from taskmesh.core.roster import LANE_GRACE_S
+from taskmesh.security.keyring import Keyring
+from taskmesh.security.ticket import read_ticket
+from taskmesh.transport.endpoints import parse_address
+
+from .guarded import Guarded
+from .processes import until
+from .raw import Keys, keys_of, new_keys
+
+KINDS = {"control": zmq.REQ, "submit": zmq.PUSH, "sink": zmq.PUSH, "lane": zmq.PULL}
+STRANGERS = ("an unknown key", "the key of another hub", "no key")
+
+
+def channel(guarded: Guarded, name: str) -> str:
+    """Where a channel can be reached; a lane is that of a raw client."""
+    endpoints = {"control": lambda: guarded.raw.address.control, "submit": lambda: guarded.submit,
+                 "sink": lambda: guarded.sink, "lane": lambda: guarded.joins("client").welcome.lane}  # fmt: skip
+    return endpoints[name]()
+
+
+def stranger(guarded: Guarded, who: str, directory: Path) -> Keys | None:
+    """What somebody connects with who has nothing to do with this hub."""
+    if who == "no key":
+        return None
+    if who == "an unknown key":
+        return new_keys(guarded.admin.hub_key)
+    other = Keyring.open(directory / "other")
+    other.first_tickets(guarded.fleet.address)
+    other.close()
+    return keys_of(read_ticket(directory / "other" / "admin.ticket"))._replace(hub=guarded.admin.hub_key)
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+@pytest.mark.parametrize("name", KINDS)
+def test_strangers_are_let_in_nowhere(guarded: Guarded, tmp_path: Path, name: str, who: str) -> None:
+    keys, endpoint = stranger(guarded, who, tmp_path), channel(guarded, name)
+    with guarded.innocent(), guarded.counts("refused_connections"):
+        assert not guarded.raw.let_in(KINDS[name], endpoint, keys)
+    entry = guarded.audit("connection refused")[-1]
+    assert entry["channel"].startswith(name)
+    unknown = (
+        "a key of no ticket" if name == "control" else f"a key that is no live registration's, on {entry['channel']}"
+    )
+    assert entry["why"] == (unknown if keys else "it has no keys, and this hub has; or the other way round")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_who_takes_this_for_another_hub_is_not_let_in(guarded: Guarded, name: str) -> None:
+    endpoint = channel(guarded, name)
+    keys = keys_of(guarded.admin)._replace(hub=new_keys("").public)
+    with guarded.innocent():
+        before = guarded.document()["refused_connections"]
+        assert not guarded.raw.let_in(KINDS[name], endpoint, keys)
+        until(lambda: guarded.document()["refused_connections"] > before, "it is counted")  # each time it tries again
+    assert guarded.audit("connection refused")[-1]["why"] == "it was meant for a hub that has another key"
+
+
+# ---- lanes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whose", ["another's registration", "its ticket", "a stranger", "nobody"])
+def test_a_lane_is_for_its_peer_alone(guarded: Guarded, whose: str) -> None:
+    with guarded.innocent():
+        rightful, other = guarded.joins("client"), guarded.joins("client")
+        keys = {"another's registration": other.keys, "its ticket": keys_of(guarded.client),
+                "a stranger": new_keys(guarded.client.hub_key), "nobody": None}[whose]  # fmt: skip
+        with guarded.counts("refused_connections", 2):
+            assert not guarded.raw.let_in(zmq.PULL, rightful.welcome.lane, keys)
+            thief = guarded.raw.connect(zmq.PULL, rightful.welcome.lane, keys)
+            until(lambda: guarded.audit("connection refused"), "it is written down")
+        for spec in range(100):
+            rightful.send(m.Cancel(spec, 0, 0, 1))
+            assert rightful.hears_a(m.Cancelled).spec == spec
+        assert not thief.poll(200)
+        assert rightful.beat().known
+
+
+def test_a_lane_outlives_whoever_connects_to_it_and_hangs_up(guarded: Guarded) -> None:
+    with guarded.innocent():
+        rightful = guarded.joins("client")
+        hub = psutil.Process(guarded.fleet.hub.process.pid)
+        ports = {c.laddr.port for c in hub.net_connections() if c.status == psutil.CONN_LISTEN}
+        assert {parse_address(rightful.welcome.lane).port, guarded.raw.address.port} < ports
+        for _ in range(20):
+            for port in ports:
+                socket.create_connection(("127.0.0.1", port)).close()
+        later = time.monotonic() + 2 * LANE_GRACE_S
+        until(lambda: not rightful.beat().known or time.monotonic() > later, "its peer would be dead by now")
+        assert rightful.beat().known
