@@ -88,11 +88,21 @@ class Guarded:
     # ---- what is seen ---------------------------------------------------------------------------------------
 
     def document(self, ticket: Ticket | None = None) -> dict[str, Any]:
-        """The hub's status, as the holder of a ticket sees it; usually an admin."""
-        reply = self.raw.ask(m.StatusRequest(), keys_of(ticket or self.admin))
-        assert isinstance(reply, m.StatusReply), reply
-        document: dict[str, Any] = json.loads(reply.document)
-        return document
+        """The hub's status, as the holder of a ticket sees it; usually an admin.
+
+        The hub shows the same one for a while. This one was made when it was asked for, or later.
+        """
+        keys = keys_of(ticket or self.admin)
+        shown: list[dict[str, Any]] = []
+
+        def another() -> bool:
+            reply = self.raw.ask(m.StatusRequest(), keys)
+            assert isinstance(reply, m.StatusReply), reply
+            shown.append(json.loads(reply.document))
+            return bool(shown[-1]["uptime_s"] != shown[0]["uptime_s"])
+
+        until(another, "a new status")
+        return shown[-1]
 
     def audit(self, event: str | None = None) -> list[dict[str, Any]]:
         """The lines of the audit log, or those of one kind."""
