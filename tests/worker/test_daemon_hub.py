@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from taskmesh.transport.sockets import new_context
 from taskmesh_worker import daemon as shell
 from taskmesh_worker import plan as p
 from taskmesh_worker.forking import NurseryProcess
+from taskmesh_worker.memory import resident
 
 from .world import calls
 
@@ -66,6 +68,23 @@ def test_a_daemon_says_at_once_that_it_was_welcomed_and_gets_work_from_then_on(
         hub.close("the test is over")
         loop.close()
         context.destroy(0)
+
+
+def test_what_a_runner_had_is_not_forgotten_when_it_is_looked_at_after_its_end(daemon: shell.Daemon) -> None:
+    until(daemon, lambda: daemon._pipes and daemon._pipes[1].pid is not None)
+    runner = daemon._pipes[1]
+    pid = runner.pid
+    assert pid is not None
+    until(daemon, lambda: resident(pid))
+    daemon._perform(p.Sample(1))
+    had = runner.bytes
+    assert had > 0
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 15
+    while resident(pid):
+        assert time.monotonic() < end, "not in time"
+    daemon._perform(p.Sample(1))
+    assert runner.bytes == had
 
 
 def test_a_daemon_with_nothing_to_hand_over_leaves_without_its_hub(

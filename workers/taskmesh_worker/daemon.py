@@ -342,8 +342,9 @@ class Daemon:
             runner.cells.set_interrupt(action.position, action.code)
             runner.signal(INTERRUPT_SIGNAL)
         elif isinstance(action, p.Sample):
-            runner.bytes = resident(runner.pid)
-            self._act(p.Sampled(number, runner.bytes, *runner.cells.claimed()))
+            has = resident(runner.pid)
+            runner.bytes = has or runner.bytes  # one that was killed just now has nothing left: what it had tells why
+            self._act(p.Sampled(number, has, *runner.cells.claimed()))
         elif isinstance(action, p.End):
             runner.hang_up()
         else:
