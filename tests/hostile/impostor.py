@@ -162,9 +162,10 @@ def large_replies(hub: Impostor, request: m.ControlMessage) -> bytes:
 
 def other_replies(hub: Impostor, request: m.ControlMessage) -> bytes:
     """Good ones, to something else."""
-    return pack_control(
-        hub.random.choice([m.HeartbeatReply(False, 9, 9, 9), m.StatusReply(b"{}"), m.Tickets(b"[]"), m.ListTickets()])
-    )
+    others: list[m.ControlMessage] = [
+        m.HeartbeatReply(False, 9, 9, 9), m.StatusReply(b"{}"), m.Tickets(b"[]"), m.ListTickets(),
+    ]  # fmt: skip
+    return pack_control(hub.random.choice(others))
 
 
 def absurd_endpoints(hub: Impostor, request: m.ControlMessage) -> bytes:
