@@ -82,12 +82,19 @@ class World:
         elif action.instance == DAEMON and isinstance(message, m.Revoke):
             self._give_back(message)
         elif action.instance == DAEMON and isinstance(message, m.Forget):
-            self.leases = [lease for lease in self.leases if lease.session != message.session]
+            self._give_up([lease for lease in self.leases if lease.session == message.session])
         elif action.instance == CLIENT and isinstance(message, m.Results):
             self.unacked += 1
             for outcome in message.outcomes:
                 self.forms.add(outcome.form)
                 self.ended.update(outcome.first + n for n in range(outcome.lo, outcome.hi))
+
+    def _give_up(self, leases: list[m.Dispatch]) -> None:
+        """The honest daemon has no use for what nobody wants any more, and says so."""
+        for lease in leases:
+            self.leases.remove(lease)
+            back = m.GiveBack(lease.fence, [(lease.lo, lease.hi)], [])
+            self.later.append(lambda back=back: self.hears(DAEMON, back))  # type: ignore[misc]
 
     def _give_back(self, revoke: m.Revoke) -> None:
         """The honest daemon has started nothing yet of what it holds."""
