@@ -49,6 +49,7 @@ GOODBYE_S = 1.0
 FAREWELL_S = 0.1
 SETTLE_S = 3.0
 STATUS_S = 0.1
+UNREAD = 20_000  # frames that a peer has not acknowledged: it is not read until it reads
 NEVER = float("inf")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -331,7 +332,11 @@ class Hub:
                     raise PeerProtocolError(f"it came by a key that is not that of peer {lane.instance:x}")
                 self.scheduler.heard(lane.instance, envelope.epoch, now)
                 self._dirty.add(lane)
-                message = lane.stream.receive(envelope, now)
+                message = None
+                if lane.stream.link.unacked > UNREAD or self.scheduler.overdrawn(lane.instance):
+                    lane.stream.confirmed(envelope, now)  # who does not read is not read: it sends the rest again
+                else:
+                    message = lane.stream.receive(envelope, now)
                 if lane.results:
                     self._note_delivered(lane, now)
             except PeerProtocolError as error:

@@ -88,8 +88,11 @@ def move_queued(scheduler: Scheduler, peer: Peer) -> None:
     What they held at its last heartbeat stays until the verdict. So does everything that must not start twice.
     """
     daemon: DaemonState = scheduler.daemons[peer.instance]
+    held = peer.held()
+    if held is None:
+        return  # it may hold anything
     for lease in list(daemon.leases.values()):
-        queued = _not_held(lease, peer)
+        queued = _not_held(lease, held)
         if not queued or lease.state.spec.limits.at_most_once:
             continue
         for lo, hi in queued:
@@ -97,10 +100,8 @@ def move_queued(scheduler: Scheduler, peer: Peer) -> None:
         take_back(scheduler, daemon, lease, queued, lease.attempt)
 
 
-def _not_held(lease: Lease, peer: Peer) -> Ranges:
-    if peer.held is None:
-        return []  # it may hold anything
+def _not_held(lease: Lease, held: dict[int, Ranges]) -> Ranges:
     queued = lease.ranges
-    for lo, hi in peer.held.get(lease.fence, []):
+    for lo, hi in held.get(lease.fence, []):
         queued = subtract(queued, lo, hi)
     return queued

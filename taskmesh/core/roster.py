@@ -33,8 +33,8 @@ class Peer:
     """A registered client or daemon. Times are monotonic seconds.
 
     `proof`: a digest of its secret. `ticket`: the name of the ticket with which it came.
-    `confirmed`: it has said something since it was welcomed. `held`: what its runners held at its last heartbeat, by
-    fence; None before the first. `moved`: it is suspect, and what it had queued was moved.
+    `confirmed`: it has said something since it was welcomed. `holding`: what its runners held at its last heartbeat, as
+    `(fence, lo, hi)`; None before the first. `moved`: it is suspect, and what it had queued was moved.
     """
 
     instance: int
@@ -52,9 +52,18 @@ class Peer:
     proof: bytes
     ticket: str
     lane_down_at: float | None = None
-    held: dict[int, Ranges] | None = None
+    holding: list[tuple[int, int, int]] | None = None
     moved: bool = False
     watched_at: float = NEVER  # its entry among the deadlines; other entries of it are void
+
+    def held(self) -> dict[int, Ranges] | None:
+        """What its runners held at its last heartbeat, by fence. Put in order when asked for: heartbeats come often."""
+        if self.holding is None:
+            return None
+        held: dict[int, Ranges] = {}
+        for fence, lo, hi in self.holding:
+            held.setdefault(fence, []).append((lo, hi))
+        return {fence: normal(ranges) for fence, ranges in held.items()}
 
     def verdict_at(self) -> float:
         """When this peer is dead if nothing more is heard of it."""
@@ -122,10 +131,8 @@ class Roster:
 
     def holds(self, peer: Peer, parts: list[tuple[int, int, int]]) -> None:
         """What a daemon's runners hold, as `(fence, lo, hi)`."""
-        held: dict[int, Ranges] = {}
-        for fence, lo, hi in parts:
-            held.setdefault(fence, []).append((lo, hi))
-        peer.held = {fence: normal(ranges) for fence, ranges in held.items()}
+        if peer.role == "daemon":
+            peer.holding = parts
 
     def lane_down(self, instance: int, epoch: int, now: float) -> None:
         """The lane of a registration was disconnected."""

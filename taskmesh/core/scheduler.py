@@ -466,6 +466,11 @@ class Scheduler:
         elif session.instance in self.ready.held:
             self.ready.release(session.instance)
 
+    def overdrawn(self, instance: int) -> bool:
+        """Whether a client has far more unfetched than it may: by what ran, or by what it has cancelled."""
+        session = self.sessions.get(instance)
+        return session is not None and session.outbox.bytes > 2 * self.quotas.queued_bytes
+
     def _end_if_done(self, state: ChunkState) -> None:
         spec = state.spec
         if state.ended and spec.chunks.pop(state.chunk.first, None) is not None:

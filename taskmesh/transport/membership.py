@@ -20,7 +20,7 @@ import zmq
 from ..core import messages as m
 from ..errors import PeerProtocolError
 from ..wire.messages import SECRET_BYTES
-from ..wire.stream import Stream, open_envelope, pack_control, unpack_control
+from ..wire.stream import MAX_MESSAGE, Stream, open_envelope, pack_control, unpack_control
 from .curve import Credentials, fresh, present, raw
 from .handshake import HandshakeWatch
 from .loop import Loop
@@ -36,6 +36,9 @@ KEEPER_PATIENCE_S = 0.7  # a daemon asks again when a heartbeat was not answered
 EAGER_S = 0.05  # between heartbeats while nothing may start before one is answered
 SILENCE_S = 5.0  # without an answer to a heartbeat for this long, register again
 RETRY_FULL_S = 0.01
+STEADY_S = 2.0  # a registration that ends sooner counts as hasty; after several of them there are pauses,
+HASTY, PAUSE_S, LONGEST_PAUSE_S = 3, 0.1, 0.4  # which are shorter than the hub waits for who has lost its lane
+BESIDE = 1 << 20  # bytes of a message of a hub beside the largest thing that anybody may have sent it
 FRAMES_PER_ROUND = 256
 NEVER = float("inf")
 
@@ -114,6 +117,9 @@ class Membership:
         self._asked_at = -NEVER  # when the request that waits for its reply was sent
         self._waiting = False
         self._join_patience_s = REGISTER_AGAIN_S  # until an unanswered Register is repeated
+        self._welcomed_at = -NEVER
+        self._hasty = 0  # registrations that ended at once, one after the other
+        self._register_at = -NEVER
         self._heartbeat_at = 0.0
         self._answered_at = loop.now()
         self._full_until = 0.0
@@ -190,6 +196,10 @@ class Membership:
 
     def join_again(self) -> None:
         """The registration does not hold any more: start another one."""
+        now = self._loop.now()
+        if self.registered:
+            self._hasty = self._hasty + 1 if now - self._welcomed_at < STEADY_S else 0
+            self._register_at = now + min(PAUSE_S * max(0, self._hasty - HASTY), LONGEST_PAUSE_S)
         self.registered = False
         self.touched = True
         self._attempt += 1
@@ -260,6 +270,8 @@ class Membership:
                 self.stream = Stream(welcome.incarnation, welcome.epoch)
             else:
                 self.stream.renew(welcome.incarnation, welcome.epoch, welcome.seen if resume else None, now)
+            self.stream.largest = min(MAX_MESSAGE, welcome.largest + BESIDE)
+            self._welcomed_at = now
             self._open_lane(welcome)
             self.registered = True
             self._answered_at = now
@@ -381,7 +393,7 @@ class Membership:
             self._open_control()  # its connection may be half open, and nothing else would end that soon
             self._waiting = False
         if not self.registered:
-            if not self._waiting and not self._refused:
+            if not self._waiting and not self._refused and now >= self._register_at:
                 self._register(now)
         elif now - self._answered_at > SILENCE_S:
             self._owner.on_lost()
@@ -405,7 +417,7 @@ class Membership:
         """When `read`, `on_time` or `pump` is due."""
         deadline = NEVER if self._silence is None else self._loop.now() + self._silence.left_s()
         if not self.registered:
-            return deadline if self._refused else min(deadline, self._asked_at + self._wait_s())
+            return deadline if self._refused else min(deadline, max(self._asked_at + self._wait_s(), self._register_at))
         deadline = min(deadline, self._asked_at + self._wait_s() if self._waiting else self._heartbeat_at)
         assert self.stream is not None
         link_deadline = self.stream.link.next_deadline()

@@ -125,6 +125,19 @@ class Stream:
 
     # ---- in -------------------------------------------------------------------------------------------------
 
+    def confirmed(self, envelope: Envelope, now: float) -> None:
+        """Take note of what the peer has received, or lacks, and of nothing else in this frame.
+
+        Raises
+        ------
+        PeerProtocolError
+            The peer confirms what was never sent.
+        """
+        if envelope.flags == NAK:
+            self.link.on_nak(envelope.ack, now)
+        else:
+            self.link.on_ack(envelope.ack, now)
+
     def receive(self, envelope: Envelope, now: float) -> LinkMessage | None:
         """The message that `envelope` completes, if it does.
 
@@ -133,11 +146,8 @@ class Stream:
         PeerProtocolError
             The peer broke the protocol; the frame is dropped and the stream stays as it was, or is one message on.
         """
-        if envelope.flags == NAK:
-            self.link.on_nak(envelope.ack, now)
-            return None
-        self.link.on_ack(envelope.ack, now)
-        if envelope.flags == ACK or not self.link.accept(envelope.seq, now):
+        self.confirmed(envelope, now)
+        if envelope.flags >= ACK or not self.link.accept(envelope.seq, now):
             return None
         if self._skipping:
             self._skipping = envelope.flags != LAST

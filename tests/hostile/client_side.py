@@ -262,7 +262,6 @@ def registered_again(target: Target) -> int:
     thrown = 0
     with Insider(target) as insider:
         for _ in target.times(3000):
-            insider.keys = insider.keys._replace()
             reply = insider.ask(insider.request()._replace(key=target.random.randbytes(32)))
             assert isinstance(reply, m.Registered | m.Refused)
             thrown += 1

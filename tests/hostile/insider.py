@@ -44,8 +44,8 @@ class Insider:
 
     def __init__(self, target: Target, ticket: str = "client", slots: int = 0) -> None:
         self.target = target
-        self.ticket = target.tickets[ticket]
-        self.keys = fresh(self.ticket.hub_key)
+        self.ticket = target.tickets.get(ticket)  # none: the hub has no keys
+        self.keys = fresh(self.ticket.hub_key) if self.ticket is not None else None
         self.instance = secrets.randbits(63) | 1
         self.secret = secrets.token_bytes(16)
         self.attempt = 0
@@ -64,7 +64,8 @@ class Insider:
             sock.setsockopt(zmq.REQ_RELAXED, 1)
             sock.setsockopt(zmq.REQ_CORRELATE, 1)
         keys = self.keys if own else self.ticket
-        curve(sock, self.ticket.hub_key, keys.public_key, keys.secret_key)
+        if keys is not None:
+            curve(sock, keys.hub_key, keys.public_key, keys.secret_key)
         sock.connect(endpoint)
         self._sockets.append(sock)
         return sock
@@ -86,7 +87,7 @@ class Insider:
         self.attempt += 1
         return m.Register(
             self.role, self.instance, self.attempt, 0, 0, 0, "insider", "here", os.getpid(), self.slots,
-            __version__, PYTHON, raw(self.keys.public_key), self.secret,
+            __version__, PYTHON, raw(self.keys.public_key) if self.keys is not None else b"", self.secret,
         )  # fmt: skip
 
     def join(self) -> bool:

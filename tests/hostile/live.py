@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -165,17 +164,17 @@ class Live:
     def end(self) -> None:
         """Everything that was started ends."""
         self._stop.set()
-        if self._client is not None and self._client.poll() is None:
+        if self._client is not None:
+            assert self._client.stdin is not None
+            self._client.stdin.close()
             self._client.kill()
             self._client.wait()
         for name, started in reversed(self._started.items()):
             if name != "hub" and started.process.poll() is None:
                 started.process.terminate()
-        deadline = time.monotonic() + 5.0
-        while time.monotonic() < deadline and any(
-            s.process.poll() is None for name, s in self._started.items() if name != "hub"
-        ):
-            self._stop.wait(0)
-            os.sched_yield()
+        for name, started in self._started.items():
+            if name != "hub":
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    started.process.wait(5.0)
         for started in reversed(self._started.values()):
             started.end_now()

@@ -40,6 +40,7 @@ log = logging.getLogger("taskmesh.worker")
 
 DONE_BYTES = 128 * 1024
 LOST_GRACE_S = 10.0  # a daemon that drains waits so long for a hub that is gone, to hand over its outcomes
+GOODBYE_S, LONG_GOODBYE_S = 10.0, 60.0  # for the goodbye of one that is there; and with outcomes that are not settled
 NURSERY_DEATHS, NURSERY_WINDOW_S = 3, 30.0
 NEVER = float("inf")
 
@@ -116,6 +117,7 @@ class Daemon:
         self.left = False
         self._joined = False
         self._lost_since: float | None = None
+        self._finished_at: float | None = None  # when everything here had ended, and it drained
         self._nursery_deaths: list[float] = []
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         register = m.Register(
@@ -185,6 +187,20 @@ class Daemon:
                 self._config.control, lost_s, unsettled, "" if unsettled == 1 else "s",
             )  # fmt: skip
         self.left = True
+
+    def _see_itself_off(self, now: float) -> float:
+        """Nothing is left here: wait for the hub's goodbye, but not for ever. Returns when to look again."""
+        if not (self.plan.draining and self.plan.idle):
+            return NEVER
+        if self._finished_at is None:
+            self._finished_at = now
+        until = self._finished_at + (LONG_GOODBYE_S if self.plan.ledger.outcomes else GOODBYE_S)
+        if now < until:
+            return until
+        if not self.left:
+            log.warning("leaving without the goodbye of the hub at %s", self._config.control)
+        self.left = True
+        return NEVER
 
     def on_silence(self) -> None:
         """The hub may move what we have: start nothing."""
@@ -402,7 +418,7 @@ class Daemon:
         self.membership.on_time(now)
         self.membership.pump(now)
         self._touched = False
-        self._due = min(self.plan.next_deadline(), self.membership.next_deadline())
+        self._due = min(self.plan.next_deadline(), self.membership.next_deadline(), self._see_itself_off(now))
 
     def next_deadline(self) -> float:
         """When `on_time` is due if nothing arrives."""
