@@ -117,6 +117,10 @@ class Raw:
             monitor.close(linger=0)
             sock.close(linger=0)
 
+    def turned_away(self, kind: int, endpoint: str, keys: Keys | None) -> None:
+        """It is not let in. Who has no keys tries ten times, because it may hang up before the hub knows what it is."""
+        assert not any(self.let_in(kind, endpoint, keys) for _ in range(10 if keys is None else 1))
+
     # ---- control --------------------------------------------------------------------------------------------
 
     def ask(self, message: m.ControlMessage, keys: Keys | None) -> m.ControlMessage:

@@ -51,7 +51,7 @@ def stranger(guarded: Guarded, who: str, directory: Path) -> Keys | None:
 def test_strangers_are_let_in_nowhere(guarded: Guarded, tmp_path: Path, name: str, who: str) -> None:
     keys, endpoint = stranger(guarded, who, tmp_path), channel(guarded, name)
     with guarded.innocent(), guarded.counts("refused_connections", more=keys is None):
-        assert not guarded.raw.let_in(KINDS[name], endpoint, keys)
+        guarded.raw.turned_away(KINDS[name], endpoint, keys)
     entry = guarded.audit("connection refused")[-1]
     assert entry["channel"].startswith(name)
     unknown = (
@@ -78,8 +78,8 @@ def test_a_lane_is_for_its_peer_alone(guarded: Guarded, whose: str) -> None:
         rightful, other = guarded.joins("client"), guarded.joins("client")
         keys = {"another's registration": other.keys, "its ticket": keys_of(guarded.client),
                 "a stranger": new_keys(guarded.client.hub_key), "nobody": None}[whose]  # fmt: skip
-        with guarded.counts("refused_connections", 2, more=keys is None):  # ZeroMQ tries again then
-            assert not guarded.raw.let_in(zmq.PULL, rightful.welcome.lane, keys)
+        with guarded.counts("refused_connections", 2, more=keys is None):
+            guarded.raw.turned_away(zmq.PULL, rightful.welcome.lane, keys)
             thief = guarded.raw.connect(zmq.PULL, rightful.welcome.lane, keys)
             until(lambda: guarded.audit("connection refused"), "it is written down")
         for spec in range(100):
