@@ -17,7 +17,7 @@ from .complaints import Complaint, Complaints
 from .core import messages as m
 from .core.access import CONTROL, LOCAL, NEVER, Access, Grant, Registered, Role
 from .errors import KeysError
-from .transport.curve import Arrival, Zap, get_from, guard
+from .transport.curve import Arrival, Zap, get_from, guard, raw
 from .transport.loop import Loop
 from .transport.presence import failure_monitor, failures
 from .transport.sockets import Context, Socket, get
@@ -52,7 +52,7 @@ class Door:
         self._audit: Audit | None = None
         self._complaints = complaints
         self._loop = loop
-        self.access = Access(keyring.grants if keyring is not None else ())
+        self.access = Access(keyring.grants, raw(keyring.public_key)) if keyring is not None else Access()
         self._check_at = 0.0
         self._monitors: list[Socket] = []
         self._zap = Zap(context, loop, self._admit) if keyring is not None else None

@@ -54,7 +54,7 @@ def choose_hub(
     from .security.finding import find_ticket  # a private mesh needs none of it
 
     found = find_ticket(hub, role, os.fspath(ticket) if ticket is not None else None)
-    keys = Credentials(found.hub_key, found.public_key, found.secret_key)
+    keys = Credentials(found.hub_key, found.public_key, found.secret_key, found.name)
     return HubChoice(hub or parse_address(found.hub), keys)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskmesh_worker.forking import NurseryProcess
+from taskmesh_worker.forking import HIDDEN, NurseryProcess
 from taskmesh_worker.plan_limits import RunnerLimits
 
 from ..core.access import Role
@@ -151,7 +151,7 @@ def _serve(
     drain_timeout: float,
 ) -> int:
     path = _module_path()
-    nursery = NurseryProcess(os.uname().nodename, path)  # before sockets are imported: the two load together
+    nursery = NurseryProcess(os.uname().nodename, path, HIDDEN)  # before sockets are imported: they load together
     try:
         from ..joining import await_hub
 

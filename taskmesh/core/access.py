@@ -83,9 +83,12 @@ class Access:
     ----------
     grants
         What is in the hub's register.
+    own
+        The hub's public key.
     """
 
-    def __init__(self, grants: Iterable[Grant] = ()) -> None:
+    def __init__(self, grants: Iterable[Grant] = (), own: bytes = b"") -> None:
+        self._own = own
         self._grants: dict[str, Grant] = {}
         self._by_key: dict[bytes, str] = {}
         self._live: dict[bytes, Registered] = {}
@@ -145,8 +148,8 @@ class Access:
             del self._live[key]
 
     def may_use(self, key: bytes) -> bool:
-        """Whether a registration may name this key as its own: nobody else may have it, no ticket either."""
-        return len(key) == KEY_BYTES and key not in self._live and key not in self._by_key
+        """Whether a registration may name this key as its own: nobody else may have it, no ticket and no hub either."""
+        return len(key) == KEY_BYTES and key != self._own and key not in self._live and key not in self._by_key
 
     def registration(self, key: bytes) -> Registered | None:
         """The live registration whose key this is."""

@@ -24,11 +24,12 @@ Admit = Callable[[str, bytes, str], bool]
 
 
 class Credentials(NamedTuple):
-    """What a peer needs to connect: the hub's public key, and a key pair of its own. Z85 text."""
+    """What a peer needs to connect: the hub's public key, and a key pair of its own, in Z85. `name`: of its ticket."""
 
     hub_key: str
     public_key: str
     secret_key: str
+    name: str = ""
 
     def __repr__(self) -> str:
         return f"Credentials(public_key={self.public_key!r})"

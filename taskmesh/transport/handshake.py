@@ -52,6 +52,11 @@ HANGS_UP = "what answers there ends every connection at once"
 NO_HUB = f"{HANGS_UP}, as something does that is no hub, or a tunnel whose hub is not running"
 
 
+def of_ticket(why: str, name: str) -> str:
+    """A failure with the name of the ticket in it, for who may have several."""
+    return why.replace("this ticket", f"the ticket {name!r}") if name else why
+
+
 class HandshakeWatch:
     """Watches the handshakes of one connecting socket.
 

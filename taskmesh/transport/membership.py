@@ -22,7 +22,7 @@ from ..errors import PeerProtocolError
 from ..wire.messages import SECRET_BYTES
 from ..wire.stream import MAX_MESSAGE, Stream, open_envelope, pack_control, unpack_control
 from .curve import Credentials, fresh, present, raw
-from .handshake import HandshakeWatch
+from .handshake import HandshakeWatch, of_ticket
 from .loop import Loop
 from .progress import Progress
 from .silence import Keeper, Silence
@@ -165,6 +165,7 @@ class Membership:
         why = self._watch.failure()
         if why is None:
             return
+        why = of_ticket(why, self._ticket.name if self._ticket is not None else "")
         self.touched = True
         if self.registered:
             self.join_again()  # the hub does not know this registration's key any more

@@ -104,6 +104,11 @@ class Guarded:
         until(another, "a new status")
         return shown[-1]
 
+    def session(self, peer: RawPeer) -> dict[str, Any]:
+        """The session of a raw client, as the status has it."""
+        [session] = [s for s in self.document()["sessions"] if s["pid"] == peer.pid]
+        return session  # type: ignore[no-any-return]
+
     def audit(self, event: str | None = None) -> list[dict[str, Any]]:
         """The lines of the audit log, or those of one kind."""
         lines = (self.keys_directory / "audit.jsonl").read_text().splitlines()
@@ -173,9 +178,21 @@ class Innocent:
         assert self.mesh._client is not None
         return list(self.mesh._client.session.specs)
 
+    @property
+    def chunks(self) -> list[tuple[int, int]]:
+        """Those of its chunks that have not ended: spec, and first task."""
+        assert self.mesh._client is not None
+        with self.mesh._client.lock:
+            specs = self.mesh._client.session.specs.values()
+            return [(spec.number, first) for spec in specs for first in spec.sent]
+
+    @property
+    def pids(self) -> tuple[int, int]:
+        """The processes of client and worker."""
+        return os.getpid(), self.worker.process.pid
+
     def _registered(self) -> list[dict[str, Any]]:
-        pids = (os.getpid(), self.worker.process.pid)
-        return [e for e in self._guarded.audit("registered") if e["pid"] in pids and not e["name"].startswith("raw")]
+        return [e for e in self._guarded.audit("registered") if e["pid"] in self.pids]
 
     def let_go(self) -> None:
         """The task that runs may end."""

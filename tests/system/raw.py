@@ -6,7 +6,6 @@ protocol is how messages are written, and that a socket needs keys to be heard a
 
 from __future__ import annotations
 
-import os
 import secrets
 import struct
 import sys
@@ -136,7 +135,7 @@ class Raw:
     def request(self, role: str, instance: int, key: bytes, secret: bytes, **other: Any) -> m.Register:
         """A registration; `other` are more fields of it."""
         usual = m.Register(
-            role, instance, 1, 0, 0, 0, f"raw {role}", "nowhere", os.getpid(), 0,
+            role, instance, 1, 0, 0, 0, f"raw {role}", "nowhere", instance & 0xFFFF_FFFF | 1 << 32, 0,
             __version__, PYTHON, key, secret,
         )  # fmt: skip
         return usual._replace(**other)
@@ -169,9 +168,14 @@ class RawPeer:
         self.inbox = self.raw.connect(zmq.PUSH, self.welcome.inbox, self.keys)
 
     @property
-    def name(self) -> str:
-        """What the hub calls it."""
-        return f"raw {self.role}"
+    def pid(self) -> int:
+        """What it says is its process: no process has this number."""
+        return self.instance & 0xFFFF_FFFF | 1 << 32
+
+    def vanish(self) -> None:
+        """Its connections end without a word."""
+        self.lane.close(linger=0)
+        self.inbox.close(linger=0)
 
     def beat(self, keys: Keys | None = None) -> m.HeartbeatReply:
         """A heartbeat of this registration, by its own key or another."""

@@ -124,9 +124,7 @@ def test_a_client_posts_no_results(guarded: Guarded, whose: str) -> None:
     with guarded.innocent() as innocent:
         peer = guarded.joins("client")
         peer.send(*code(guarded, "mine"))  # waits: the only runner is taken
-        until(
-            lambda: [s["waiting"] for s in guarded.document()["sessions"] if s["name"] == peer.name] == [1], "it waits"
-        )
+        until(lambda: guarded.session(peer)["waiting"] == 1, "it waits")
         session, specs = (peer.instance, [1]) if whose == "its own" else (innocent.session, innocent.specs)
         for spec in specs:
             outcome = OUTCOME._replace(spec=spec)

@@ -33,7 +33,7 @@ from taskmesh.wire import pipe
 
 from . import plan as p
 from .cells import FLUSH_SIGNAL, INTERRUPT_SIGNAL
-from .forking import NurseryProcess, RunnerPipe
+from .forking import HIDDEN, NurseryProcess, RunnerPipe
 from .memory import OutOfMemory, resident
 
 log = logging.getLogger("taskmesh.worker")
@@ -107,6 +107,7 @@ class Daemon:
         self.plan = p.Plan(config.slots, keep_outcomes=hub is None, limits=config.limits)
         self._out_of_memory = OutOfMemory()
         self._nursery = nursery
+        self._hidden = HIDDEN if hub is None else ()
         self._pipes: dict[int, RunnerPipe] = {}
         self._finished: list[m.Finished] = []
         self._touched = True  # something happened in this round
@@ -275,7 +276,7 @@ class Daemon:
         log.error("the nursery died, and its runners with it; starting another")
         self._loop.forget(self._nursery.sock.fileno())
         self._nursery.close()
-        self._nursery = NurseryProcess(self._host, self._config.sys_path)
+        self._nursery = NurseryProcess(self._host, self._config.sys_path, self._hidden)
         self._loop.watch(self._nursery.sock.fileno(), self._read_nursery)
         for number in list(self._pipes):
             self._bury(number, signal.SIGKILL, blame=False)

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from taskmesh.wire.pipe import ANSWER, FORKED, REQUEST, Frames
 
 from . import cells
 
+HIDDEN = ("TASKMESH_TICKET",)
+"""What a worker does not pass on to tasks of others: where its ticket is."""
 READ_BYTES = 256 * 1024
 MAX_READS = 16
 
@@ -24,9 +26,19 @@ each time, cut it down to what has come, and leave the heap in pieces."""
 
 
 class NurseryProcess:
-    """The nursery, started by exec so that it is single-threaded and small. Start it before anything else."""
+    """The nursery, started by exec so that it is single-threaded and small. Start it before anything else.
 
-    def __init__(self, host: str, sys_path: list[str]) -> None:
+    Parameters
+    ----------
+    host
+        What this machine is called.
+    sys_path
+        Where runners look for modules.
+    hidden
+        Variables of the environment that runners do not have.
+    """
+
+    def __init__(self, host: str, sys_path: list[str], hidden: Collection[str] = ()) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         code = (
             f"import sys; sys.path[:] = {sys_path!r}; from taskmesh_worker.nursery import main; "
@@ -36,6 +48,7 @@ class NurseryProcess:
             [sys.executable, "-c", code],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name not in hidden},
             start_new_session=True,
         )
         theirs.close()
