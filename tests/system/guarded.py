@@ -43,7 +43,7 @@ class Guarded:
         self.directory = directory
         self.raw = raw
         port = fleet.address.rpartition(":")[2]
-        self.keys_directory = Path(os.environ["XDG_CONFIG_HOME"]) / "taskmesh" / f"free-{port}"
+        [self.keys_directory] = (Path(os.environ["XDG_CONFIG_HOME"]) / "taskmesh").glob(f"*-{port}")
         self.admin, self.client, self.worker = (self.ticket(role) for role in ("admin", "client", "worker"))
 
     @functools.cached_property
@@ -192,7 +192,8 @@ class Innocent:
         return os.getpid(), self.worker.process.pid
 
     def _registered(self) -> list[dict[str, Any]]:
-        return [e for e in self._guarded.audit("registered") if e["pid"] in self.pids]
+        entries = self._guarded.audit("registered")
+        return [e for e in entries if e["pid"] in self.pids and e["ticket"] in ("client", "worker")]
 
     def let_go(self) -> None:
         """The task that runs may end."""

@@ -71,6 +71,10 @@ class Hosts:
         """The IP address of a host."""
         return f"{NETWORK}{self._names.index(name) + 1}"
 
+    def wire(self) -> list[str]:
+        """What to put in front of a command so that it runs in the switch, where all that is sent passes."""
+        return ["ip", "netns", "exec", self._switch]
+
     def command(self, name: str) -> list[str]:
         """What to put in front of a command so that it runs on a host. It keeps its process id."""
         return ["ip", "netns", "exec", f"{self._prefix}-{name}"]

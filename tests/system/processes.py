@@ -12,8 +12,9 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -108,22 +109,38 @@ class Started:
         Where it runs, and where its output goes.
     stdin
         What it can read.
+    before
+        A command that starts it, see `namespaces.Hosts.command`.
+    environment
+        Variables that it has besides ours.
     """
 
     _count = 0
 
-    def __init__(self, arguments: list[str], directory: Path, stdin: int = subprocess.DEVNULL) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        directory: Path,
+        stdin: int = subprocess.DEVNULL,
+        before: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         Started._count += 1
         self.output_path = directory / f"output-{Started._count}"
-        environment = {k: v for k, v in os.environ.items() if k != "TASKMESH_HUB"}
+        inherited = {k: v for k, v in os.environ.items() if k != "TASKMESH_HUB"}
         with open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [*before, sys.executable, *arguments],
                 cwd=directory,
                 stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+                env={
+                    **inherited,
+                    "PYTHONUNBUFFERED": "1",
+                    "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+                    **environment,
+                },
                 start_new_session=True,
             )
 
@@ -249,9 +266,15 @@ class Fleet:
         worker.says("has joined")
         return worker
 
-    def worker_with(self, ticket: Path) -> Started:
+    def worker_with(self, ticket: Path, *options: str) -> Started:
         """A worker that has joined with a ticket, which names the hub."""
-        worker = self._start("worker", "--ticket", str(ticket), "-n", "1")
+        worker = self._start("worker", "--ticket", str(ticket), "-n", "1", *options)
+        worker.says("has joined")
+        return worker
+
+    def worker_by_environment(self) -> Started:
+        """A worker that has joined with the ticket that the environment names."""
+        worker = self._start("worker", "-n", "1")
         worker.says("has joined")
         return worker
 

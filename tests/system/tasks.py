@@ -31,6 +31,11 @@ def pid(_: object = None) -> int:
     return os.getpid()
 
 
+def environment(_: object = None) -> dict[str, str]:
+    """What it sees of its environment."""
+    return dict(os.environ)
+
+
 def information(_: object = None) -> TaskInfo | None:
     """What `current_task()` says."""
     return current_task()
