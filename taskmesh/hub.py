@@ -30,6 +30,7 @@ from .door import Door
 from .errors import AddressError, PeerProtocolError, StoreError, TaskmeshError
 from .journal import Journal, OpenStore
 from .lanes import Lane, Lanes
+from .transport.crowds import Crowds
 from .transport.curve import Arrival
 from .transport.endpoints import LANE_PORTS, Address
 from .transport.files import Room
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("taskmesh.hub")
 
 FRAMES_PER_ROUND = 512
+ROUND_S, LOOK_EVERY = 0.05, 16  # frames are read for so long at a time; and after so many the clock is
 GOODBYE_S = 1.0
 FAREWELL_S = 0.1
 SETTLE_S = 3.0
@@ -126,6 +128,7 @@ class Hub:
         self._due = 0.0  # when `on_time` has something to do although nothing happened
         self._leaving: list[tuple[float, Lane]] = []
         self._room = Room()
+        self._crowds = Crowds(config.address.scheme == "tcp")
         self._control = make(context, zmq.REP)
         self._submit = make(context, zmq.PULL)
         self._sink = make(context, zmq.PULL)
@@ -319,7 +322,9 @@ class Hub:
 
     def _read_inbox(self, inbox: Socket) -> None:
         now = self._loop.now()
-        for _ in range(FRAMES_PER_ROUND):
+        for n in range(FRAMES_PER_ROUND):
+            if n % LOOK_EVERY == LOOK_EVERY - 1 and self._loop.now() - now > ROUND_S:
+                break  # what one peer asks for may be much work: others wait, heartbeats among them
             arrival = self._door.get(inbox)
             if arrival is None:
                 return
@@ -409,6 +414,8 @@ class Hub:
         for ticket, why in self._door.ended(now):
             self._act(a.Revoked(ticket, why), now)
         self._act(a.Tick(), now)
+        if now >= self._crowds.due:
+            self._crowds.look(len(self._lanes.by_epoch), now)
         if now >= self._due:
             self._dirty |= self._timed
         if self._journal is not None:
@@ -425,7 +432,7 @@ class Hub:
         self._due = self._earliest()
 
     def _earliest(self) -> float:
-        deadline = min(self.scheduler.next_deadline(), self._door.next_deadline())
+        deadline = min(self.scheduler.next_deadline(), self._door.next_deadline(), self._crowds.due)
         for lane in self._timed:
             due = lane.due()
             if due < deadline:

@@ -120,7 +120,8 @@ def check(scheduler: Scheduler) -> None:
             raise LocalProtocolError(f"work of session {session:x}, which is over, is queued")
         queued.setdefault(id(piece.chunk), []).append((piece.lo, piece.hi))
     for owner in scheduler.sessions.values():
-        weight = sum(state.chunk.weight for spec in owner.specs.values() for state in spec.chunks.values())
+        weight = sum(spec.weight for spec in owner.specs.values())
+        weight += sum(state.chunk.weight for spec in owner.specs.values() for state in spec.chunks.values())
         if weight != owner.queued:
             raise LocalProtocolError(f"session {owner.instance:x}: {weight} bytes queued, {owner.queued} on the books")
         if owner.outbox.bytes != owner.outbox.weigh():

@@ -28,6 +28,8 @@ HUB_LOST: bytes = msgpack.packb(
 )
 """Reports of outcomes of form LOST that no daemon could write."""
 
+SPEC_BYTES = 1024  # that the books of a function are counted as
+
 
 @dataclass(slots=True)
 class SpecState:
@@ -44,6 +46,11 @@ class SpecState:
     chunks: dict[int, ChunkState] = field(default_factory=dict)
     submitted: int = 0
     retired: bool = False
+
+    @property
+    def weight(self) -> int:
+        """How many bytes it is counted as, besides its body and its tasks."""
+        return SPEC_BYTES + 4 * len(self.name)
 
 
 class Piece(NamedTuple):

@@ -94,6 +94,7 @@ def restore(scheduler: Scheduler, snapshot: Snapshot) -> None:
                 submitted=submitted,
             )  # fmt: skip
             session.specs[spec.spec] = state
+            session.queued += state.weight
             scheduler.bodies.refer(spec.digest, spec.init)
             for chunk, left in chunks:
                 chunk_state = state.chunks[chunk.first] = ChunkState(state, chunk, left, again=True)

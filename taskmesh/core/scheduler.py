@@ -68,8 +68,8 @@ class Session:
 
     `stale`: numbers of specs, rising, that were here when its link began anew and that it has not named since. It names
     those that it still has in rising order: what it passes over it has retired, and that word was lost with the link.
-    `proof`: a digest of its secret. `ticket`: with which it came last. `queued`: bytes of its chunks that have not
-    ended.
+    `proof`: a digest of its secret. `ticket`: with which it came last. `queued`: bytes of its functions'
+    books, and of its chunks that have not ended.
     """
 
     instance: int
@@ -312,9 +312,12 @@ class Scheduler:
         if len(session.specs) >= SPECS:
             self.drop(f"function {spec.spec} from session {session.instance:x}, which has {SPECS} already")
             return
-        session.specs[spec.spec] = SpecState(
-            session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits
-        )
+        state = SpecState(session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits)
+        if session.queued + session.outbox.bytes + state.weight > self.quotas.queued_bytes:
+            self.drop(f"function {spec.spec} from session {session.instance:x}, which has no room for it")
+            return
+        session.specs[spec.spec] = state
+        session.queued += state.weight
         self.bodies.refer(spec.digest, spec.init)
         self.deliveries.persist(r.PutSpec(session.instance, spec))
 
@@ -481,6 +484,7 @@ class Scheduler:
     def _forget_if_retired(self, session: Session, spec: SpecState) -> None:
         if spec.retired and not spec.chunks:
             del session.specs[spec.number]
+            session.queued -= spec.weight
             self._release(spec)
             self.deliveries.persist(r.DropSpec(session.instance, spec.number))
 

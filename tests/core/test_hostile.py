@@ -180,17 +180,17 @@ def test_a_session_has_a_limit_of_functions_and_hears_when_it_is_reached(world: 
 
 
 def test_functions_that_are_never_called_take_no_more_room_than_calls_may(world: World) -> None:
-    world.scheduler.quotas = world.scheduler.quotas._replace(queued_bytes=1000)
+    world.scheduler.quotas = world.scheduler.quotas._replace(queued_bytes=10_000)
     for number in range(3):
-        digest = digest_of(bytes([number]) * 400)
+        digest = digest_of(bytes([number]) * 4000)
         world.hears(CLIENT, m.Spec(number, "f", digest, b"", 0))
-        world.hears(CLIENT, m.Body(digest, bytes([number]) * 400))
+        world.hears(CLIENT, m.Body(digest, bytes([number]) * 4000))
     assert len(dropped(world)) == 1
-    assert world.scheduler.bodies.bytes[CLIENT] == 800
+    assert world.scheduler.bodies.bytes[CLIENT] == 8000
     world.hears(CLIENT, m.Submit(2, calls(1)))
     world.expect_send(CLIENT, m.Rejected(2, 0, "the hub was never sent the function f"))
     world.hears(CLIENT, m.Retire(0))
-    world.hears(CLIENT, m.Body(digest_of(b"\2" * 400), b"\2" * 400))
+    world.hears(CLIENT, m.Body(digest_of(b"\2" * 4000), b"\2" * 4000))
     assert not dropped(world)
     world.hears(CLIENT, m.Close())
     assert not world.scheduler.bodies.bytes

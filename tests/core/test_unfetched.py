@@ -7,6 +7,7 @@ import pytest
 from taskmesh.core import actions as a
 from taskmesh.core import messages as m
 from taskmesh.core import records as r
+from taskmesh.core.leases import SPEC_BYTES
 from taskmesh.core.outbox import ON_WAY_BYTES, RESULTS_BYTES, WEIGHT, Ended, Outbox
 from taskmesh.core.quota import Quotas
 from taskmesh.core.ready import ReadyQueue
@@ -75,8 +76,8 @@ def test_others_are_served_while_a_session_is_held(world: World) -> None:
 
 
 def test_what_is_put_back_while_a_session_is_held_waits_in_its_place(world: World) -> None:
-    fill(world)
     world.hears(CLIENT, m.Spec(2, "g", DIGEST, b"", 0, m.NO_LIMITS))
+    fill(world)
     world.happens(a.Received(CLIENT, m.Submit(2, calls(1), [(0, 1)])))  # offered again: twice the room
     world.tick()
     world.tick()
@@ -187,3 +188,24 @@ def test_a_session_that_is_released_is_served_as_one_that_was_idle() -> None:
     assert queue.pieces() == [(0, 2, "other 2"), (0, 1, "before"), (0, 1, "a"), (0, 1, "b")]
     queue.charge(0, 1, 0.1)
     assert queue.peek() == (0, 2, "other 2"), "its clock was set to that of the others"
+
+
+# ---- functions ------------------------------------------------------------------------------------------------------
+
+
+def test_functions_count_for_their_books_until_they_are_retired(world: World) -> None:
+    name = "n" * 500
+    for number in range(1, 20):
+        world.hears(CLIENT, m.Spec(number, name, DIGEST, b"", 0, m.NO_LIMITS))
+    (session,) = world.scheduler.sessions.values()
+    assert len(session.specs) == ROOM // (SPEC_BYTES + 4 * len(name))
+    world.actions.clear()
+    world.hears(CLIENT, m.Submit(19, calls(1)))
+    dropped, action = world.actions
+    assert isinstance(dropped, a.Dropped)
+    assert isinstance(action, a.Send)
+    assert isinstance(action.message, m.Rejected)
+    assert "no function 19" in action.message.why
+    for number in list(session.specs):
+        world.hears(CLIENT, m.Retire(number))
+    assert session.queued == 0

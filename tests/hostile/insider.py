@@ -24,6 +24,7 @@ from .target import Target, curve
 
 ENVELOPE = Struct("<BBIQQQ")
 ANSWER_S = 10.0
+JOINED_S = 30.0  # others may take all the room, and their silence is waited for
 SENT_S = 5.0
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 ROLES = {"client": "client", "worker": "daemon"}
@@ -92,7 +93,7 @@ class Insider:
 
     def join(self) -> bool:
         """Register, and connect lane and inbox; False: it was not let in in time."""
-        end = time.monotonic() + ANSWER_S
+        end = time.monotonic() + JOINED_S
         while time.monotonic() < end:
             reply = self.ask(self.request())
             if isinstance(reply, m.Registered):

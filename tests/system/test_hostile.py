@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -24,7 +25,7 @@ from .processes import Fleet, Started, until
 from .tasks import double
 
 LONG = pytest.mark.skipif(not os.environ.get("TASKMESH_LONG_TESTS"), reason="TASKMESH_LONG_TESTS is not set")
-FILES = 200
+FILES, MORE_FILES = 200, 1000
 
 
 @pytest.fixture
@@ -83,9 +84,9 @@ def test_a_client_survives_a_worker_that_answers_with_what_is_no_result(tmp_path
         fleet.end()
 
 
-FEW_FILES = f"""
+FEW_FILES = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, ({FILES}, {FILES}))
+resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0}))
 from taskmesh.cli.main import main
 sys.argv = ["taskmesh", "hub", "--listen", "tcp://127.0.0.1:0", "--store", "memory"]
 main()
@@ -93,7 +94,7 @@ main()
 
 
 def test_a_hub_whose_files_are_used_up_by_strangers_keeps_its_peers(tmp_path: Path) -> None:
-    hub = Started(["-c", FEW_FILES], tmp_path)
+    hub = Started(["-c", FEW_FILES.format(FILES)], tmp_path)
     strangers: list[socket.socket] = []
     worker = None
     try:
@@ -112,7 +113,7 @@ def test_a_hub_whose_files_are_used_up_by_strangers_keeps_its_peers(tmp_path: Pa
             assert mesh.submit(double, 3).result(30) == 6
         with Mesh(address) as mesh:
             assert mesh.submit(double, 4).result(30) == 8
-        assert "gone" not in hub.output, hub.output
+        assert "is gone" not in hub.output, hub.output
         assert "Traceback" not in hub.output, hub.output
     finally:
         for stranger in strangers:
@@ -120,3 +121,28 @@ def test_a_hub_whose_files_are_used_up_by_strangers_keeps_its_peers(tmp_path: Pa
         for started in (worker, hub):
             if started is not None:
                 started.end_now()
+
+
+def test_a_crowd_of_strangers_is_shut_out_before_the_files_of_a_hub_are_used_up(tmp_path: Path) -> None:
+    hub = Started(["-c", FEW_FILES.format(MORE_FILES)], tmp_path)
+    strangers: list[socket.socket] = []
+    try:
+        hub.says("ready at tcp://")
+        address = hub.output.split("ready at ")[1].split()[0]
+        process = psutil.Process(hub.process.pid)
+        with Mesh(address):
+            port = int(address.rpartition(":")[2])
+            with contextlib.suppress(TimeoutError):
+                while len(strangers) < 2 * MORE_FILES:
+                    strangers.append(socket.create_connection(("127.0.0.1", port), 0.2))
+                    assert process.num_fds() < MORE_FILES
+            hub.says("letting nobody connect until most of them have gone")
+            assert len(strangers) < 2 * MORE_FILES
+        for stranger in strangers:
+            stranger.close()
+        with Mesh(address, connect_timeout=30.0):
+            pass  # whoever comes is let in again
+    finally:
+        for stranger in strangers:
+            stranger.close()
+        hub.end_now()
