@@ -558,7 +558,9 @@ class Client:
             and now - self._lost_since > self._lost_after
             and self.error is None
         ):
-            self._fail(HubUnreachable(f"no answer from the hub at {self.control} for {self._lost_after:g} s: given up"))
+            why = f"no answer from the hub at {self.control} for {self._lost_after:g} s: given up"
+            trouble = self.membership.trouble
+            self._fail(HubUnreachable(f"{why} ({trouble})" if trouble else why))
 
     def next_deadline(self) -> float:
         """When `on_time` is due if nothing arrives."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import zmq
@@ -16,6 +17,7 @@ import zmq
 from .complaints import Complaint, Complaints
 from .core import messages as m
 from .core.access import CONTROL, LOCAL, NEVER, Access, Grant, Registered, Role
+from .core.quota import Bucket
 from .errors import KeysError
 from .transport.curve import Arrival, Zap, get_from, guard, raw
 from .transport.loop import Loop
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .security.keyring import Keyring
 
 CHECK_EVERY_S = 1.0
+NOTED = 64  # characters of what a peer calls itself, in the audit log
+NOTES_PER_S, NOTES_SAVED_S = 1.0, 2000.0  # registrations with one ticket in the audit log: a fleet, and no flood
 FAILURES: dict[int, str] = {
     zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "it has no keys, and this hub has; or the other way round",
     zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "it was meant for a hub that has another key",
@@ -54,6 +58,8 @@ class Door:
         self._loop = loop
         self.access = Access(keyring.grants, raw(keyring.public_key)) if keyring is not None else Access()
         self._check_at = 0.0
+        self._notes: dict[str, Bucket] = {}  # of registrations, by ticket
+        self._unnoted: Counter[str] = Counter()
         self._monitors: list[Socket] = []
         self._zap = Zap(context, loop, self._admit) if keyring is not None else None
 
@@ -217,6 +223,22 @@ class Door:
         """Write it to the audit log."""
         if self._audit is not None:
             self._audit.write(event, **fields)
+
+    def note_registration(self, request: m.Register, epoch: int, ticket: str, address: str) -> None:
+        """Write down who has joined. Who joins again and again does not push what he did before out of the log."""
+        if self._audit is None:
+            return
+        now = self._loop.now()
+        bucket = self._notes.setdefault(ticket, Bucket(NOTES_PER_S, now, NOTES_SAVED_S))
+        if not bucket.take(now):
+            self._unnoted[ticket] += 1
+            return
+        unnoted = self._unnoted.pop(ticket, 0)
+        self.note(
+            "registered", role=request.role, name=request.name[:NOTED], host=request.host[:NOTED], pid=request.pid,
+            instance=f"{request.instance:x}", epoch=epoch, ticket=ticket, address=address,
+            **({"unnoted": unnoted} if unnoted else {}),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Nobody comes in any more."""

@@ -26,7 +26,7 @@ from .core.quota import DEFAULT, Quotas
 from .core.roster import DEAD_AFTER_S
 from .core.scheduler import SESSION_GRACE_S, Scheduler
 from .core.statistics import Statistics
-from .door import Door
+from .door import NOTED, Door
 from .errors import AddressError, PeerProtocolError, StoreError, TaskmeshError
 from .journal import Journal, OpenStore
 from .lanes import Lane, Lanes
@@ -38,7 +38,7 @@ from .transport.local import LocalMembership
 from .transport.loop import Loop
 from .transport.sockets import Context, Socket, bind, close, make, put
 from .wire.stream import MAX_MESSAGE as LARGEST
-from .wire.stream import Stream, open_envelope, pack_control, unpack_control
+from .wire.stream import MORE, Stream, open_envelope, pack_control, unpack_control
 
 if TYPE_CHECKING:
     from .security.keyring import Keyring
@@ -253,8 +253,8 @@ class Hub:
         who = f"{request.role} {request.name} on {request.host}"
         if self.complaints.add(Complaint.PEER, f"{who}{_of(arrival, holder)}: {refusal.why}", now):
             self._door.note(
-                "registration refused", role=request.role, name=request.name, host=request.host, ticket=holder.name,
-                address=arrival.address, why=refusal.why,
+                "registration refused", role=request.role, name=request.name[:NOTED], host=request.host[:NOTED],
+                ticket=holder.name, address=arrival.address, why=refusal.why,
             )  # fmt: skip
         return m.Refused(refusal.why, refusal.again)
 
@@ -280,11 +280,8 @@ class Hub:
             log.error("%s", error)
             self._door.leave(admit.epoch)
             self._act(a.NoLane(admit.instance), now)
-            return m.Refused(str(error))
-        self._door.note(
-            "registered", role=request.role, name=request.name, host=request.host, pid=request.pid,
-            instance=f"{request.instance:x}", epoch=admit.epoch, ticket=holder.name, address=arrival.address,
-        )  # fmt: skip
+            return m.Refused(str(error), again=True)  # whoever has the ports or files may let go of them
+        self._door.note_registration(request, admit.epoch, holder.name, arrival.address)
         if known is not None and admit.resume:
             lane.results = known.results
             self._note_delivered(lane, now)
@@ -334,6 +331,8 @@ class Hub:
                 if lane is None or envelope.incarnation != self.incarnation:
                     raise PeerProtocolError("it is of no live registration")
                 if not self._door.speaks_for(arrival.key, envelope.epoch):
+                    if envelope.flags > MORE and self._lanes.by_instance.get(lane.instance) is not lane:
+                        continue  # who is put out acknowledges that
                     raise PeerProtocolError(f"it came by a key that is not that of peer {lane.instance:x}")
                 self.scheduler.heard(lane.instance, envelope.epoch, now)
                 self._dirty.add(lane)
@@ -342,6 +341,10 @@ class Hub:
                     lane.stream.confirmed(envelope, now)  # who does not read is not read: it sends the rest again
                 else:
                     message = lane.stream.receive(envelope, now)
+                if self._lanes.by_instance.get(lane.instance) is not lane:
+                    if message is None:
+                        continue  # it acknowledges our goodbye
+                    raise PeerProtocolError(f"peer {lane.instance:x} was dismissed")  # its number may be another's now
                 if lane.results:
                     self._note_delivered(lane, now)
             except PeerProtocolError as error:
@@ -381,6 +384,9 @@ class Hub:
                 return
             if action.dead:
                 self._close(lane)
+            elif action.put_out:
+                self._door.leave(lane.stream.epoch)
+                self._leaving.append((now + GOODBYE_S, lane))
             else:
                 self._leaving.append((now + GOODBYE_S, lane))
 
@@ -426,8 +432,11 @@ class Hub:
             else:
                 self._timed.discard(lane)
         self._dirty.clear()
-        while self._leaving and (now >= self._leaving[0][0] or not self._leaving[0][1].stream.link.unacked):
-            self._close(self._leaving.pop(0)[1], linger_ms=200)
+        if self._leaving:
+            done = [lane for until, lane in self._leaving if now >= until or not lane.stream.link.unacked]
+            self._leaving = [(until, lane) for until, lane in self._leaving if lane not in done]
+            for lane in done:
+                self._close(lane, linger_ms=200)
         self._touched = False
         self._due = self._earliest()
 
@@ -438,7 +447,7 @@ class Hub:
             if due < deadline:
                 deadline = due
         if self._leaving:
-            deadline = min(deadline, self._leaving[0][0])
+            deadline = min(deadline, min(until for until, _ in self._leaving))
         return deadline
 
     def next_deadline(self) -> float:
@@ -487,8 +496,8 @@ class Hub:
         present = list(self._lanes.by_instance.values())
         lanes = [*present, *(lane for _, lane in self._leaving)]
         for lane in lanes:
-            if lane in present:
-                lane.send(m.Goodbye(why, back))
+            if lane in present:  # a daemon waits for another hub in any case; good for ever would end it
+                lane.send(m.Goodbye(why, back or lane.instance in self.scheduler.daemons))
             lane.pump(now)
         if present:
             time.sleep(FAREWELL_S)  # a peer whose lane breaks drops what it has not read yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import stat
 from pathlib import Path
@@ -31,10 +32,14 @@ def private_directory(path: str) -> Path:
     directory = Path(path)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = stat.S_IMODE(directory.stat().st_mode)
+        status = directory.stat()
     except OSError as error:
         raise AddressError(f"cannot listen in {path}: {error.strerror}") from error
-    if mode & 0o077:
+    if status.st_uid != os.geteuid():
+        raise AddressError(
+            f"cannot listen in {path}: it belongs to another user (uid {status.st_uid}), who could run tasks as you"
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
         raise AddressError(f"cannot listen in {path}: others may enter it, and could run tasks; chmod 700 it first")
     return directory
 

@@ -162,9 +162,13 @@ class Access:
     # ---- time -----------------------------------------------------------------------------------------------
 
     def ended(self, now: float) -> list[Grant]:
-        """Tickets that were revoked or have expired since this was last asked."""
-        ended = [g for g in self._grants.values() if g.name not in self._said and g.objection(now) is not None]
-        self._said.update(grant.name for grant in ended)
+        """Tickets that were revoked or have expired since this was last asked.
+
+        One that is good again, because a clock was wrong and was set back, will end once more.
+        """
+        bad = [grant for grant in self._grants.values() if grant.objection(now) is not None]
+        ended = [grant for grant in bad if grant.name not in self._said]
+        self._said = {grant.name for grant in bad}
         return ended
 
     def next_expiry(self) -> float:

@@ -117,10 +117,14 @@ class Refuse(NamedTuple):
 
 
 class Dismiss(NamedTuple):
-    """The peer is gone, or told to go: close its lane once its link is empty, or at once when it is dead."""
+    """The peer is gone, or told to go: close its lane once its link is empty, or at once when it is dead.
+
+    `put_out`: nothing of it counts any more, and its lane is kept as long as it takes to hear why.
+    """
 
     instance: int
     dead: bool
+    put_out: bool = False
 
 
 class Dropped(NamedTuple):

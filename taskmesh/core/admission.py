@@ -5,7 +5,7 @@
   are told the numbers of sessions. What is kept, and compared in constant time, is a digest.
 - There is a limit to peers, and to registrations per second; who comes too often is told to come again.
 - A ticket that ends takes with it everyone who came by it, at once: nothing more of theirs is started, and what runs is
-  interrupted.
+  interrupted. They are told so on their lanes, because nothing else that says it is known to come from the hub.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from . import messages as m
 from . import records as r
 from .access import LOCAL, PEERS
-from .actions import Admit, Again, Dismiss, Joined, Note, Refuse, Revoked
+from .actions import Admit, Again, Dismiss, Joined, Note, Refuse, Revoked, Send
 from .leases import DaemonState
 from .quota import Bucket
 from .roster import Peer
@@ -152,7 +152,8 @@ def on_revoked(scheduler: Scheduler, event: Revoked, now: float) -> None:
         else:
             scheduler.lose_daemon(peer.instance)
         scheduler.roster.remove(peer.instance)
-        scheduler.do(Dismiss(peer.instance, True))
+        scheduler.do(Send(peer.instance, m.Goodbye(event.why)))
+        scheduler.do(Dismiss(peer.instance, False, put_out=True))
     for session in [s for s in scheduler.sessions.values() if s.ticket == event.ticket]:  # whose client is away
         _end_session(scheduler, session.instance)
 

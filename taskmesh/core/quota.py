@@ -41,11 +41,11 @@ def largest_part(message_bytes: int) -> int:
 
 
 class Bucket:
-    """A token bucket: so many per second on average, with a burst of `BURST_S` seconds' worth. Times in seconds."""
+    """A token bucket: so many per second on average, with a burst of `burst_s` seconds' worth. Times in seconds."""
 
-    def __init__(self, per_s: float, now: float) -> None:
+    def __init__(self, per_s: float, now: float, burst_s: float = BURST_S) -> None:
         self._per_s = per_s
-        self._most = max(1.0, per_s * BURST_S)
+        self._most = max(1.0, per_s * burst_s)
         self._tokens = self._most
         self._at = now
 

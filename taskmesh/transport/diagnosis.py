@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from time import monotonic
 
 from .endpoints import Address
 
@@ -48,14 +49,14 @@ def mechanism(address: Address) -> str | None:
     try:
         with socket.create_connection((address.host, address.port), timeout=TIMEOUT_S) as connection:
             connection.sendall(SIGNATURE + b"\3\1")
-            greeting = b""
-            while len(greeting) < GREETING_BYTES:
+            greeting, end = b"", monotonic() + TIMEOUT_S
+            while len(greeting) < GREETING_BYTES and monotonic() < end:  # or byte by byte it could hold us up
                 part = connection.recv(GREETING_BYTES - len(greeting))
                 if not part:
                     return None
                 greeting += part
     except OSError:
         return None
-    if greeting[0] != SIGNATURE[0] or greeting[9] != SIGNATURE[9]:
+    if len(greeting) < GREETING_BYTES or greeting[0] != SIGNATURE[0] or greeting[9] != SIGNATURE[9]:
         return None
     return greeting[MECHANISM].rstrip(b"\0").decode("ascii", "replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import stat
 from typing import NamedTuple
 
 from ..errors import AddressError
@@ -108,3 +109,22 @@ def parse_ports(text: str) -> tuple[int, int]:
     if not 1 <= low <= high <= 65535:
         raise AddressError(f"{text!r} is not a range of ports between 1 and 65535, smaller first")
     return low, high
+
+
+def foreign(endpoint: str) -> str | None:
+    """Why whoever answers at an ipc endpoint may be another user: its directory is his, or he can change it.
+
+    None if it is this user's, or root's, or not there; and for every other kind of endpoint, where keys say who it is.
+    """
+    if not endpoint.startswith("ipc:"):
+        return None
+    directory = os.path.dirname(endpoint.removeprefix("ipc://"))
+    try:
+        status = os.stat(directory)
+    except OSError:
+        return None
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"the directory {directory} belongs to another user (uid {status.st_uid}), whose hub could be anything"
+    if stat.S_IMODE(status.st_mode) & 0o022:
+        return f"others may write to {directory}, and so could answer there in place of the hub; chmod 700 it first"
+    return None

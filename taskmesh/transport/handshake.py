@@ -49,6 +49,8 @@ OTHER_KEY = (
     "and needs new tickets"
 )
 HANGS_UP = "what answers there ends every connection at once"
+LASTING = {REFUSED, REFUSED_WITHOUT, NO_KEYS_THERE, NEEDS_TICKET}
+"""What stays so. Anything else a hub has said for now, such as that it has too many peers."""
 NO_HUB = f"{HANGS_UP}, as something does that is no hub, or a tunnel whose hub is not running"
 
 
@@ -118,7 +120,7 @@ def explained(why: str, address: Address, ticket_given: bool) -> tuple[str, bool
     Parameters
     ----------
     why
-        What `failure` said.
+        What `failure` said, or the hub, which wants to be asked again.
     address
         What the socket is connected to.
     ticket_given
@@ -135,7 +137,7 @@ def explained(why: str, address: Address, ticket_given: bool) -> tuple[str, bool
     It waits for the other end, as `mechanism` does.
     """
     if why != HANGS_UP:
-        return why, True
+        return why, why in LASTING
     spoken = mechanism(address) if address.scheme == "tcp" else None
     if spoken == "CURVE":
         return (OTHER_KEY if ticket_given else NEEDS_TICKET), True

@@ -22,6 +22,7 @@ from ..errors import PeerProtocolError
 from ..wire.messages import SECRET_BYTES
 from ..wire.stream import MAX_MESSAGE, Stream, open_envelope, pack_control, unpack_control
 from .curve import Credentials, fresh, present, raw
+from .endpoints import foreign
 from .handshake import HandshakeWatch, of_ticket
 from .loop import Loop
 from .progress import Progress
@@ -169,8 +170,14 @@ class Membership:
         self.touched = True
         if self.registered:
             self.join_again()  # the hub does not know this registration's key any more
-        elif self._watch.final:
+        elif self._watch.final and self.stream is None:
             self._refuse(why)
+        elif self._watch.final:
+            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. Whom
+            # it puts out it tells on the lane. So a peer that was joined goes on asking, over a new connection.
+            self.trouble = why
+            self._waiting = True
+            self._close_control()
         else:
             self.trouble = why  # a hub may come yet; `handshake.explained` knows more, and takes time
 
@@ -225,6 +232,10 @@ class Membership:
                 self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
                 return
             if isinstance(message, m.Registered) and not self.registered:
+                why = foreign(self._endpoint)
+                if why is not None:
+                    self._refuse(why)
+                    return
                 try:
                     self._welcome(message, now)
                 except (PeerProtocolError, zmq.ZMQError) as error:  # cursors or endpoints that are none

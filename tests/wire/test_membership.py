@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from taskmesh.core import messages as m
 from taskmesh.transport import membership
+from taskmesh.transport.endpoints import foreign
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import Membership
 from taskmesh.transport.sockets import new_context
@@ -91,3 +94,25 @@ def test_an_acknowledgement_of_what_was_never_sent_is_counted(peer: Peer) -> Non
     peer.hears(pack_control(WELCOME), pack_control(m.HeartbeatReply(True, 1 << 60, 1 << 60, 1 << 60)))
     assert peer.member.dropped_frames == 1
     assert peer.member.registered
+
+
+def test_who_answers_in_a_directory_that_others_can_change_is_not_believed(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    peer.member._endpoint = f"ipc://{tmp_path}/c"
+    peer.hears(pack_control(WELCOME))
+    assert "others may write to" in peer.refused[0]
+    assert not peer.member.registered
+
+
+def test_whose_directory_an_endpoint_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)  # who may not write to a socket does not connect to it
+    endpoint = f"ipc://{tmp_path}/c"
+    assert foreign(endpoint) is None
+    assert foreign("tcp://127.0.0.1:5555") is None
+    assert foreign("ipc:///tmp/no-such/c") is None
+    owner = tmp_path.stat()
+    other = os.stat_result((owner.st_mode, *owner[1:4], 4711, *owner[5:]))
+    monkeypatch.setattr(os, "stat", lambda path: other)
+    assert "belongs to another user (uid 4711)" in str(foreign(endpoint))

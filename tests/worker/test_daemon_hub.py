@@ -123,3 +123,10 @@ def test_a_draining_daemon_leaves_when_its_hub_has_answered_its_leaving(daemon: 
     assert daemon.plan.leaving
     daemon.on_message(m.Goodbye("you left"))
     assert daemon.left
+
+
+def test_a_daemon_that_its_hub_puts_out_for_good_does_not_wait_for_it(daemon: shell.Daemon) -> None:
+    daemon.on_message(m.Goodbye("the hub was stopped", back=True))
+    assert daemon.refused is None
+    daemon.on_message(m.Goodbye("the ticket 'farm' was revoked", back=False))
+    assert daemon.refused == "the ticket 'farm' was revoked"

@@ -153,16 +153,18 @@ class Daemon:
     def on_message(self, message: m.LinkMessage) -> None:
         """Work, functions, cancellations, or goodbye."""
         if isinstance(message, m.Goodbye):
-            self._on_goodbye(message.why)
+            self._on_goodbye(message)
         else:
             self._act(p.FromHub(message))
 
-    def _on_goodbye(self, why: str) -> None:
+    def _on_goodbye(self, message: m.Goodbye) -> None:
         if self.plan.leaving and not self.membership.unacked:
             self.left = True
-        else:
-            log.warning("the hub said goodbye (%s); waiting for it to come back", why)
+        elif message.back or self.plan.leaving:
+            log.warning("the hub said goodbye (%s); waiting for it to come back", message.why)
             self.membership.join_again()
+        else:
+            self.on_refused(message.why)
 
     def on_refused(self, why: str) -> None:
         """The hub does not want us: `refused` says why."""
