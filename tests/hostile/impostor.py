@@ -31,6 +31,7 @@ from .insider import ENVELOPE
 LARGEST = 1 << 20
 MOST_BYTES = 150 << 20
 LANE_S = 10.0
+ENDS_S = 90.0  # a worker whose outcomes are not settled waits for a minute
 VICTIM = """
 import sys
 from taskmesh import Mesh, TaskmeshError, wait
@@ -68,6 +69,7 @@ class Impostor:
         self._speech = speech
         self._context = new_context()
         self.said = 0
+        self.met: set[str] = set()  # roles of who has asked to register
         self.stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._control = self._context.socket(zmq.REP)
@@ -92,6 +94,8 @@ class Impostor:
                     request: m.ControlMessage = unpack_control(frame)
                 except PeerProtocolError:
                     request = m.StatusRequest()
+                if isinstance(request, m.Register):
+                    self.met.add(request.role)
                 self._control.send(self._answer(self, request))
                 self.said += 1
         self._control.close(linger=0)
@@ -127,7 +131,10 @@ class Impostor:
         """Say a frame; False: the peer does not take any, or it is over."""
         if self.stopping.is_set() or not lane.poll(500, zmq.POLLOUT):
             return False
-        lane.send(frame, zmq.NOBLOCK)
+        try:
+            lane.send(frame, zmq.NOBLOCK)
+        except zmq.Again:  # it has just gone
+            return False
         self.said += 1
         return True
 
@@ -263,13 +270,13 @@ def perform(name: str, directory: Path, seconds: float) -> list[str]:
         "client": Started(["-c", VICTIM, hub.address, str(seconds)], directory),
     }
     try:
-        until(lambda: hub.said > 0, f"{name}: somebody has come", 60.0)
+        until(lambda: len(hub.met) == len(victims), f"{name}: both have come", 60.0)
         wrong = _watch(victims, seconds)
         for who, victim in victims.items():
             if victim.process.poll() is None:
                 victim.process.terminate()
             try:
-                victim.process.wait(30.0)
+                victim.process.wait(ENDS_S)
             except Exception:
                 wrong.append(f"{who} does not end")
             if who == "worker" and ("Traceback" in victim.output or "Assertion" in victim.output):
