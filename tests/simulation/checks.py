@@ -96,7 +96,7 @@ def is_calm(simulation: Simulation) -> bool:
 def needed(simulation: Simulation, session: int, outcome: m.Outcome, lo: int, hi: int) -> bool:
     """Whether nobody but a daemon has this part of an outcome. Only where nobody dies: else it may run again anyway."""
     client = next((c for c in simulation.clients if c.instance == session), None)
-    if not is_calm(simulation) or client is None or client.process.dead or client.closing:
+    if not is_calm(simulation) or client is None or client.gone or client.closing:
         return False
     spec = client.session.specs.get(outcome.spec)
     sent = spec.sent.get(outcome.first) if spec is not None else None
@@ -113,7 +113,7 @@ def verdicts(simulation: Simulation) -> None:
     calm = is_calm(simulation)
     for client in simulation.clients:
         for ticket in client.tickets:
-            if client.process.dead or client.closing:
+            if client.gone or client.closing:
                 continue
             if len(ticket.ended) != 1:
                 raise Violation(f"a task of kind {ticket.kind} of {client.name} ended {ticket.ended or 'never'}")
@@ -155,15 +155,18 @@ def _name(task: TaskId) -> str:
 def ended(simulation: Simulation) -> bool:
     """Whether no client waits for anything any more."""
     return all(
-        client.process.dead or client.over or (not client.closing and not client.session.unsettled)
+        client.gone or client.over or (not client.closing and not client.session.unsettled)
         for client in simulation.clients
     )
 
 
 def leftovers(simulation: Simulation) -> list[str]:
     """What is still somewhere although nobody needs it."""
-    living = {c.instance for c in simulation.clients if not c.process.dead}
+    living = {c.instance for c in simulation.clients if not c.gone}
     found = _at_the_hub(simulation, living)
+    for peer in simulation.all_peers():
+        if peer.revoked and not peer.process.dead:
+            found.append(f"{peer.name} goes on with a ticket that was revoked")
     for daemon in simulation.daemons:
         if daemon.process.dead:
             continue
@@ -175,7 +178,7 @@ def leftovers(simulation: Simulation) -> list[str]:
         found += [f"{daemon.name} holds"] if plan.holding else []
         found += [f"{daemon.name} has unacknowledged messages"] if daemon.membership.unacked else []
     for client in simulation.clients:
-        if not client.process.dead:
+        if not client.gone:
             found += [f"{client.name} has unacknowledged messages"] if client.membership.unacked else []
             found += [f"{client.name} keeps chunks"] if client.session.unsettled else []
     return found + _on_disk(simulation, living)
@@ -192,7 +195,7 @@ def _at_the_hub(simulation: Simulation, living: set[int]) -> list[str]:
             found += [f"the hub keeps chunks {list(spec.chunks)} of spec {spec.number}"] if spec.chunks else []
     for client in simulation.clients:
         known = scheduler.sessions.get(client.instance)
-        if known is not None and not client.process.dead and not client.closing:
+        if known is not None and not client.gone and not client.closing:
             unknown = set(known.specs) - set(client.session.specs)
             found += [f"the hub keeps functions {unknown} of {client.name}, which has retired them"] if unknown else []
     for daemon in scheduler.daemons.values():

@@ -46,6 +46,7 @@ class SimulatedClient:
         self.tickets: list[Ticket] = []
         self.closing = False
         self.over = False
+        self.revoked = False  # its ticket was
         self._welcomed = False
         self._sent_at = 0.0
         self.membership = Membership(
@@ -58,7 +59,12 @@ class SimulatedClient:
     @property
     def usable(self) -> bool:
         """Whether its user can still do something."""
-        return self._welcomed and not self.closing and not self.process.dead
+        return self._welcomed and not self.closing and not self.gone
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for anything here, although it was never closed."""
+        return self.revoked or self.process.dead
 
     # ---- its user ------------------------------------------------------------------------------------------------
 
@@ -194,7 +200,9 @@ class SimulatedClient:
                 _tickets(chunk)[offset].ended.append("REJECTED")
 
     def on_refused(self, why: str) -> None:
-        raise Violation(f"{self.name} was refused: {why}")
+        if not self.revoked:
+            raise Violation(f"{self.name} was refused: {why}")
+        self.process.kill()
 
     def on_lost(self) -> None:
         """It waits for ever."""

@@ -37,6 +37,7 @@ class SimulatedDaemon:
         self.book = book
         self.settings = settings
         self.instance = instance
+        self.revoked = False  # its ticket was
         self.process = Process(network, name, rate, float(instance % 977))
         self.plan = p.Plan(slots, limits=p.RunnerLimits(max_tasks=settings.max_tasks))
         self.runners: dict[int, SimulatedRunner] = {}
@@ -91,7 +92,8 @@ class SimulatedDaemon:
                     self.book.settled(kept.entry.session, kept.entry.outcome, a, b, self.name)
 
     def on_refused(self, why: str) -> None:
-        raise AssertionError(f"{self.name} was refused: {why}")
+        assert self.revoked, f"{self.name} was refused: {why}"
+        self.kill()
 
     def on_lost(self) -> None:
         now = self.process.loop.now()

@@ -1,4 +1,7 @@
-"""The hub: the real shell and scheduler, on virtual sockets and a disk that outlives them."""
+"""The hub: the real shell and scheduler, on virtual sockets and a disk that outlives them.
+
+It has no keys, so its door cannot tell who comes. In its place each peer has a ticket of its own, which can be revoked.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from taskmesh import hub as shell
+from taskmesh.core import actions as a
+from taskmesh.core.access import PEERS, Grant
 from taskmesh.transport.endpoints import Address
 
 from .checks import Fences
 from .disk import Disk
 from .process import Process
+from .world import Violation
 
 if TYPE_CHECKING:
     from .network import Network
@@ -37,6 +43,39 @@ class _NoSleep:
         """Frames that were sent come before their connections close anyway."""
 
 
+class Tickets:
+    """Instead of a door: each peer has a ticket that is called as its instance is; what is `revoked` stays so."""
+
+    def __init__(self) -> None:
+        self.revoked: list[int] = []
+
+    def guard(self, hub: shell.Hub, process: Process) -> None:
+        """Have a hub see by which ticket everybody comes, and put out who has none that is good."""
+        handle = hub.scheduler.handle
+
+        def with_ticket(event: a.Event, now: float) -> list[a.Action]:
+            if not isinstance(event, a.Joined):
+                return handle(event, now)
+            instance = event.request.instance
+            if instance in self.revoked:
+                return [a.Refuse("its ticket was revoked")]
+            role = next(role for role, peer in PEERS.items() if peer == event.request.role)
+            return handle(event._replace(holder=Grant(f"{instance:x}", role, b"", 0.0)), now)
+
+        hub.scheduler.handle = with_ticket  # type: ignore[method-assign]
+        for instance in self.revoked:
+            self.put_out(hub, process, instance)
+
+    @staticmethod
+    def put_out(hub: shell.Hub, process: Process, instance: int) -> None:
+        """As a hub does with who came by a ticket that is good no more."""
+        hub._act(a.Revoked(f"{instance:x}", "it was revoked"), process.loop.now())
+        scheduler = hub.scheduler
+        there = (scheduler.sessions, scheduler.daemons, scheduler.roster.peers, hub._lanes.by_instance)
+        if any(instance in peers for peers in there):
+            raise Violation(f"{instance:x} is still there, and its ticket was revoked")
+
+
 class SimulatedHub:
     """Hubs that follow each other on one host. `disk` is None for those without a store."""
 
@@ -46,6 +85,7 @@ class SimulatedHub:
         self.grace_s = grace_s
         self._rate = rate
         self._incarnations = 0
+        self.tickets = Tickets()
         self.process: Process
         self.hub: shell.Hub
         self.start()
@@ -73,9 +113,17 @@ class SimulatedHub:
         with patch.object(shell, "secrets", _Numbers(world.random.getrandbits(63) | 1)):
             self.hub = shell.Hub(config, process.context, loop)
         self.fences = Fences(self.hub.scheduler)
+        self.tickets.guard(self.hub, process)
         process.after_round = self._check
         process.poke()
         world.log("hub", "starts")
+
+    def revoke(self, instance: int) -> None:
+        """Revoke the ticket of a peer: now, or while there is no hub."""
+        self.tickets.revoked.append(instance)
+        if self.alive:
+            self.tickets.put_out(self.hub, self.process, instance)
+            self.process.poke()
 
     def kill(self, committed: int = 0) -> None:
         """End it at once; so many batches on their way to the disk are committed."""

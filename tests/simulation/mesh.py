@@ -83,7 +83,8 @@ class Mesh:
         self.clients.append(SimulatedClient(self.network, self.book, name, self._instances, self._rate()))
 
     def living_daemons(self) -> list[SimulatedDaemon]:
-        return [d for d in self.daemons if not d.process.dead]
+        """Daemons that can take work."""
+        return [d for d in self.daemons if not d.process.dead and not d.revoked]
 
     def client(self, n: int) -> SimulatedClient | None:
         return pick([c for c in self.clients if c.usable], n)

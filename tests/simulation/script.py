@@ -17,7 +17,7 @@ GENTLE = {"stall": 1.0, "reset": 1.0, "join_again": 0.7, "slow_disk": 0.5, "disk
 HARSH = {
     "kill_runner": 2.0, "freeze_runner": 1.0, "kill_daemon": 1.0, "freeze_daemon": 1.0, "kill_hub": 1.0,
     "restart_hub": 0.5, "freeze_hub": 1.0, "kill_client": 0.3, "freeze_client": 0.5, "cut": 1.0,
-    "half_open": 0.5, "long_stall": 0.7, "jump": 0.3, "drain_hard": 0.5,
+    "half_open": 0.5, "long_stall": 0.7, "jump": 0.3, "drain_hard": 0.5, "revoke_client": 0.3, "revoke_daemon": 0.5,
 }  # fmt: skip
 
 

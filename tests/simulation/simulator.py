@@ -123,7 +123,7 @@ class Simulation(Mesh):
             client.close()
 
     def do_client_comes(self, item: Item) -> None:
-        if sum(not c.process.dead for c in self.clients) < PEERS_MOST:
+        if sum(not c.gone for c in self.clients) < PEERS_MOST:
             self.add_client()
 
     def do_daemon_comes(self, item: Item) -> None:
@@ -187,6 +187,22 @@ class Simulation(Mesh):
         if client is not None and sum(c.usable for c in self.clients) > 1:
             self.world.fault(item.kind, client.name)
             client.process.kill()
+
+    def do_revoke_client(self, item: Item) -> None:
+        client = self.client(item.numbers[0])
+        if client is not None and sum(c.usable for c in self.clients) > 1:
+            self._revoke(item, client)
+
+    def do_revoke_daemon(self, item: Item) -> None:
+        daemon = self.daemon(item.numbers[0])
+        if daemon is not None:
+            self._revoke(item, daemon)
+            self.world.after(_seconds(item.numbers[2]), self._rank, lambda: self.do_daemon_comes(item))
+
+    def _revoke(self, item: Item, peer: SimulatedDaemon | SimulatedClient) -> None:
+        self.world.fault(item.kind, peer.name)
+        peer.revoked = True
+        self.hub.revoke(peer.instance)
 
     def do_kill_hub(self, item: Item) -> None:
         if self.hub.alive:
