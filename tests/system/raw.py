@@ -6,7 +6,9 @@ protocol is how messages are written, and that a socket needs keys to be heard a
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import socket
 import struct
 import sys
 import time
@@ -30,6 +32,8 @@ from taskmesh.wire.stream import ACK, LAST, PROTOCOL_VERSION, Stream, open_envel
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PATIENCE_S = 15.0
 ENVELOPE = struct.Struct("<BBIQQQ")
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+"""How ZMTP 3.0 begins for who has no keys."""
 HANDSHAKES = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -117,8 +121,19 @@ class Raw:
             sock.close(linger=0)
 
     def turned_away(self, kind: int, endpoint: str, keys: Keys | None) -> None:
-        """It is not let in. Who has no keys tries ten times, because it may hang up before the hub knows what it is."""
-        assert not any(self.let_in(kind, endpoint, keys) for _ in range(10 if keys is None else 1))
+        """It is not let in.
+
+        A ZeroMQ socket without keys hangs up as soon as it sees that the hub has some, often before it has said that it
+        has none itself. So that is said by hand, too.
+        """
+        assert not self.let_in(kind, endpoint, keys)
+        if keys is None:
+            address = parse_address(endpoint)
+            with socket.create_connection((address.host, address.port), PATIENCE_S) as connection:
+                connection.sendall(GREETING)
+                with contextlib.suppress(ConnectionResetError):
+                    while connection.recv(4096):
+                        pass
 
     # ---- control --------------------------------------------------------------------------------------------
 
