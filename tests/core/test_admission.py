@@ -120,7 +120,7 @@ def ends(world: World, ticket: str) -> list[a.Action]:
 def test_a_client_whose_ticket_ends_is_dismissed_and_its_tasks_are_cancelled(at_work: World) -> None:
     world = at_work
     actions = ends(world, "client")
-    assert [x for x in actions if isinstance(x, a.Dismiss)] == [a.Dismiss(CLIENT, True)]
+    assert [x for x in actions if isinstance(x, a.Dismiss)] == [a.Dismiss(CLIENT, False, put_out=True)]
     sent = [x.message for x in actions if isinstance(x, a.Send) and x.instance == DAEMON]
     assert [(type(x), x.interrupt) for x in sent if isinstance(x, m.Revoke)] == [(m.Revoke, True)] * (len(sent) - 1)
     assert sent[-1] == m.Forget(CLIENT)
@@ -133,7 +133,7 @@ def test_a_daemon_whose_ticket_ends_is_dismissed_and_its_work_moves(at_work: Wor
     world = at_work
     given = world.expect_dispatches()
     assert given
-    assert [x for x in ends(world, "worker") if isinstance(x, a.Dismiss)] == [a.Dismiss(DAEMON, True)]
+    assert [x for x in ends(world, "worker") if isinstance(x, a.Dismiss)] == [a.Dismiss(DAEMON, False, put_out=True)]
     assert world.scheduler.daemons == {}
     world.happens(a.Received(DAEMON, m.Done([])))
     [dropped] = world.actions
@@ -169,5 +169,5 @@ def test_a_session_belongs_to_the_ticket_that_its_client_came_with_last(at_work:
     joins(world, "client", CLIENT, ADMIN, attempt=2)
     assert ends(world, "client") == []
     assert world.scheduler.sessions[CLIENT].ticket == "admin"
-    assert a.Dismiss(CLIENT, True) in ends(world, "admin")
+    assert a.Dismiss(CLIENT, False, put_out=True) in ends(world, "admin")
     assert world.scheduler.sessions == {}

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from taskmesh import hub as shell
 from taskmesh.core import actions as a
-from taskmesh.core.access import PEERS, Grant
+from taskmesh.core.access import PEERS, Grant, Role
 from taskmesh.transport.endpoints import Address
 
 from .checks import Fences
@@ -59,7 +59,7 @@ class Tickets:
             instance = event.request.instance
             if instance in self.revoked:
                 return [a.Refuse("its ticket was revoked")]
-            role = next(role for role, peer in PEERS.items() if peer == event.request.role)
+            role = next((role for role, peer in PEERS.items() if peer == event.request.role), Role.CLIENT)
             return handle(event._replace(holder=Grant(f"{instance:x}", role, b"", 0.0)), now)
 
         hub.scheduler.handle = with_ticket  # type: ignore[method-assign]
