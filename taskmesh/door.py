@@ -60,7 +60,8 @@ class Door:
         self._check_at = 0.0
         self._notes: dict[str, Bucket] = {}  # of registrations, by ticket
         self._unnoted: Counter[str] = Counter()
-        self._monitors: list[Socket] = []
+        self._monitors: list[Socket] = []  # of sockets that the hub closes
+        self._since = time.time()
         self._zap = Zap(context, loop, self._admit) if keyring is not None else None
 
     @property
@@ -160,7 +161,7 @@ class Door:
         what = asks[type(request)]
         if self._keyring is None:
             return m.Refused("this hub has no keys, so it has no tickets (--insecure, or ipc://)")
-        if holder.role is not Role.ADMIN:
+        if not holder.manages:
             why = f"the {holder.role} ticket {holder.name!r} may not {what}: that takes an admin ticket"
             if self._complaints.add(Complaint.REQUEST, why, self._loop.now()):
                 self.note("command refused", ticket=holder.name, command=what)
@@ -206,10 +207,11 @@ class Door:
             return []
         self._check_at = now + CHECK_EVERY_S
         wall = time.time()
-        ended = [(grant.name, grant.objection(wall) or "") for grant in self.access.ended(wall)]
-        for name, why in ended:
-            self.note("ticket ended", name=name, why=why)
-        return ended
+        ended = self.access.ended(wall)
+        for grant in ended:
+            if min(grant.revoked_at, grant.expires_at) >= self._since:  # others were noted by a hub before this one
+                self.note("ticket ended", name=grant.name, why=grant.objection(wall))
+        return [(grant.name, grant.objection(wall) or "") for grant in ended]
 
     def next_deadline(self) -> float:
         """When `ended` should be asked, in the loop's time; tickets expire by wall clock, so it is looked at often."""
@@ -243,6 +245,8 @@ class Door:
     def close(self) -> None:
         """Nobody comes in any more."""
         self.note("hub stopped")
+        for monitor in self._monitors:
+            self._loop.forget(monitor)
         if self._zap is not None:
             self._zap.close()
         if self._audit is not None:

@@ -21,11 +21,10 @@ from . import __version__
 from .complaints import Complaint, Complaints
 from .core import actions as a
 from .core import messages as m
-from .core.access import CONTROL, LOCAL, SINK, SUBMIT, Grant, Role
+from .core.access import CONTROL, LOCAL, SINK, SUBMIT, Grant
 from .core.quota import DEFAULT, Quotas
 from .core.roster import DEAD_AFTER_S
 from .core.scheduler import SESSION_GRACE_S, Scheduler
-from .core.statistics import Statistics
 from .door import NOTED, Door
 from .errors import AddressError, PeerProtocolError, StoreError, TaskmeshError
 from .journal import Journal, OpenStore
@@ -152,7 +151,8 @@ class Hub:
         address = self._config.address
         for sock, domain in ((self._control, CONTROL), (self._submit, SUBMIT), (self._sink, SINK)):
             self._door.guard(sock, domain)
-            self._door.watch(sock, domain)
+            if address.scheme == "tcp":  # nobody else gets into an ipc directory
+                self._door.watch(sock, domain)
         if address.scheme == "ipc":
             submit, sink = f"ipc://{address.host}/s", f"ipc://{address.host}/r"
             bind(self._control, address.control)
@@ -384,11 +384,10 @@ class Hub:
                 return
             if action.dead:
                 self._close(lane)
-            elif action.put_out:
+                return
+            if action.put_out:
                 self._door.leave(lane.stream.epoch)
-                self._leaving.append((now + GOODBYE_S, lane))
-            else:
-                self._leaving.append((now + GOODBYE_S, lane))
+            self._leaving.append((now + GOODBYE_S, lane))
 
     def _close(self, lane: Lane, linger_ms: int = 0) -> None:
         self._dirty.discard(lane)
@@ -523,18 +522,17 @@ class Hub:
 
     def document(self, now: float, holder: Grant = LOCAL) -> dict[str, object]:
         """What `taskmesh status` shows to a ticket's holder: to an admin all, to others no sessions but their own."""
-        statistics: Statistics = self.scheduler.statistics(now)
-        document: dict[str, object] = {
+        statistics = self.scheduler.statistics(now).as_dict()
+        if not holder.manages:
+            statistics["sessions"] = [s for s in statistics["sessions"] if s["ticket"] == holder.name]
+        return {
             "address": str(self.address),
             "version": __version__,
             "python": PYTHON,
             "secure": self._door.secure,
-            **statistics.as_dict(),
+            **statistics,
             **{str(kind): count for kind, count in self.complaints.counts.items()},
         }
-        if holder.role is not Role.ADMIN:
-            document["sessions"] = [s for s in statistics.as_dict()["sessions"] if s["ticket"] == holder.name]
-        return document
 
 
 def _of(arrival: Arrival, holder: Grant = LOCAL) -> str:

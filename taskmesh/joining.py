@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .core.access import Role
-from .errors import HubUnreachable, NoTicket
+from .errors import HubUnreachable, NoTicket, TicketError
 from .transport.curve import Credentials
 from .transport.diagnosis import diagnose, listens
-from .transport.endpoints import Address, parse_address
+from .transport.endpoints import DEFAULT_PORT, Address, parse_address
 
+if TYPE_CHECKING:
+    from .security.ticket import Ticket
+
+DEFAULT_HUB = f"tcp://127.0.0.1:{DEFAULT_PORT}"
 AGAIN_S = 0.2
 NEVER = float("inf")
 YES = {"1", "true", "yes", "on"}
@@ -33,7 +37,7 @@ def choose_hub(
     Parameters
     ----------
     address
-        As a user wrote it; None: the one in the ticket.
+        As a user wrote it; None: the one in the ticket, and without keys port 5555 of this machine.
     ticket
         Path of a ticket; None: `$TASKMESH_TICKET`, or what is found for the address.
     insecure
@@ -46,16 +50,27 @@ def choose_hub(
     AddressError
         The address is none.
     TicketError
-        There is no ticket, or it cannot be used.
+        There is no ticket, or it cannot be used; or there is one although there are to be no keys.
     """
     hub = parse_address(address) if address is not None else None
-    if hub is not None and (hub.scheme == "ipc" or insecure or _says_insecure()) and ticket is None:
-        return HubChoice(hub, None)  # a directory that only this user can enter, or a network that is trusted
+    if hub is not None and hub.scheme == "ipc":
+        return HubChoice(hub, None)  # a directory that only this user can enter
+    if insecure and ticket is not None:
+        raise TicketError(
+            "a ticket and --insecure (insecure=True) do not go together: a hub has keys, or it has none. Leave out one "
+            "of them; $TASKMESH_TICKET counts as well"
+        )
+    if insecure or (ticket is None and _says_insecure()):
+        return HubChoice(hub or parse_address(DEFAULT_HUB), None)
     from .security.finding import find_ticket  # a private mesh needs none of it
 
     found = find_ticket(hub, role, os.fspath(ticket) if ticket is not None else None)
-    keys = Credentials(found.hub_key, found.public_key, found.secret_key, found.name)
-    return HubChoice(hub or parse_address(found.hub), keys)
+    return HubChoice(hub or parse_address(found.hub), credentials_of(found))
+
+
+def credentials_of(ticket: Ticket) -> Credentials:
+    """What of a ticket a connection needs."""
+    return Credentials(ticket.hub_key, ticket.public_key, ticket.secret_key, ticket.name)
 
 
 def await_hub(
@@ -104,4 +119,4 @@ def _says_insecure() -> bool:
     return os.environ.get("TASKMESH_INSECURE", "").lower() in YES
 
 
-__all__ = ["HubChoice", "await_hub", "choose_hub"]
+__all__ = ["HubChoice", "await_hub", "choose_hub", "credentials_of"]

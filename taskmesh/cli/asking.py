@@ -44,6 +44,8 @@ def ask(address: Address, ticket: Ticket | None, message: ControlMessage, timeou
     """
     import zmq
 
+    from ..joining import credentials_of
+    from ..transport.curve import present
     from ..transport.handshake import HandshakeWatch
     from ..transport.sockets import connect, make
     from ..wire.stream import pack_control, unpack_control
@@ -52,10 +54,7 @@ def ask(address: Address, ticket: Ticket | None, message: ControlMessage, timeou
     try:
         sock = make(context, zmq.REQ)
         watch = HandshakeWatch(sock, ticket is not None)
-        if ticket is not None:
-            sock.curve_serverkey = ticket.hub_key.encode()
-            sock.curve_publickey = ticket.public_key.encode()
-            sock.curve_secretkey = ticket.secret_key.encode()
+        present(sock, credentials_of(ticket) if ticket is not None else None)
         connect(sock, address.control)
         sock.send(pack_control(message))
         reply = unpack_control(_reply(sock, watch, address, ticket is not None, timeout))

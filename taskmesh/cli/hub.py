@@ -149,10 +149,10 @@ def hub(
         max_peers, max_registrations, size(max_queued, "--max-queued"),
         size(max_message, "--max-message", LEAST_MESSAGE),
     )  # fmt: skip
-    if insecure:
-        warn_insecure(address, HUB_RISK)
     reached_by = str(parse_address(advertise)) if advertise is not None else None
     with _alone(address), keyring(address, keys, insecure, reached_by) as ring:
+        if insecure and address.scheme == "tcp":
+            warn_insecure(address, HUB_RISK)
         setup = Setup(address, ports, store or _default_store(address), session_grace, quotas, reached_by)
         raise typer.Exit(_serve(setup, ring))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..transport.endpoints import Address
+from .exits import CommandError, ExitCode
 from .guard import host_name
 
 if TYPE_CHECKING:
@@ -29,8 +30,14 @@ def keyring(
     ------
     KeysError
         They cannot be had; the message says why, and what to do.
+    CommandError
+        Something was said of keys, and there are to be none.
     """
     if insecure or address.scheme == "ipc":
+        given = "--keys" if directory is not None else "--advertise" if reached_by is not None else None
+        if given is not None:
+            why = "with --insecure" if insecure else f"at {address}, which only its owner can enter,"
+            raise CommandError(ExitCode.USAGE, f"{given} is of no use: a hub {why} has no keys and no tickets")
         yield None
         return
     from ..security.keyring import Keyring

@@ -96,7 +96,13 @@ def _tables(document: dict[str, Any]) -> Group:
             f"the hub runs taskmesh {printable(str(document.get('version')))}, this is {__version__}: "
             f"add --json to see its status as it is"
         )
-    return tables(document)
+    try:
+        return tables(document)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise RegistrationRefused(
+            f"what answers is no hub of this release: its status makes no sense ({type(error).__name__}: "
+            f"{printable(str(error))})"
+        ) from error
 
 
 def _document(address: Address, ticket: Ticket | None, timeout: float) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -125,7 +125,21 @@ def worker(
     limits = RunnerLimits(
         size(memory_limit, "--memory-limit"), max_tasks_per_runner, size(recycle_above, "--recycle-above")
     )
-    raise typer.Exit(_serve(hub, ticket, insecure, workers, name, connect_timeout, limits, drain_timeout))
+    setup = Setup(hub, ticket, insecure, workers, name, connect_timeout, limits, drain_timeout)
+    raise typer.Exit(_serve(setup))
+
+
+class Setup(NamedTuple):
+    """How to run a worker. `hub`, `ticket`, `insecure`: as `joining.choose_hub` takes them; times in seconds."""
+
+    hub: str | None
+    ticket: str | None
+    insecure: bool
+    workers: int | None
+    name: str | None
+    connect_timeout: float
+    limits: RunnerLimits
+    drain_timeout: float
 
 
 def _say_that_we_wait(address: Address) -> None:
@@ -140,24 +154,14 @@ def _module_path() -> list[str]:
     return list(dict.fromkeys([here, *(path or here for path in sys.path)]))
 
 
-def _serve(
-    hub: str | None,
-    ticket: str | None,
-    insecure: bool,
-    workers: int | None,
-    name: str | None,
-    connect_timeout: float,
-    limits: RunnerLimits,
-    drain_timeout: float,
-) -> int:
+def _serve(setup: Setup) -> int:
     path = _module_path()
     nursery = NurseryProcess(os.uname().nodename, path, HIDDEN)  # before sockets are imported: they load together
     try:
         from ..joining import await_hub
 
-        address, credentials = await_hub(
-            hub, ticket, insecure, Role.WORKER, connect_timeout or NEVER, None if connect_timeout else _say_that_we_wait
-        )
+        patience = (NEVER, _say_that_we_wait) if not setup.connect_timeout else (setup.connect_timeout, None)
+        address, credentials = await_hub(setup.hub, setup.ticket, setup.insecure, Role.WORKER, *patience)
         if credentials is None and address.scheme == "tcp":
             warn_insecure(address, WORKER_RISK)
         from taskmesh_worker.daemon import Daemon, DaemonConfig, host_name
@@ -168,15 +172,17 @@ def _serve(
         from .service import Stopper
 
         context, loop = new_context(), Loop()
-        slots = workers or default_workers()
-        config = DaemonConfig(address.control, slots, name or host_name(), path, limits, credentials)
+        slots, name = setup.workers or default_workers(), setup.name or host_name()
+        config = DaemonConfig(address.control, slots, name, path, setup.limits, credentials)
         daemon = Daemon(config, context, loop, nursery)
     except BaseException:
         nursery.close()
         raise
-    watcher = Watcher(address, daemon, loop, connect_timeout, credentials is not None)
-    watcher.ready_line = f"taskmesh worker {config.name} has joined {address} with {plural(slots, 'runner')}"
-    stopper = Stopper(loop, WorkerService(daemon, drain_timeout), "and what is running is started again elsewhere")
+    watcher = Watcher(address, daemon, loop, setup.connect_timeout, credentials is not None)
+    watcher.ready_line = f"taskmesh worker {name} has joined {address} with {plural(slots, 'runner')}"
+    stopper = Stopper(
+        loop, WorkerService(daemon, setup.drain_timeout), "and what is running is started again elsewhere"
+    )
     try:
         loop.run()
     finally:

@@ -35,6 +35,8 @@ class Role(StrEnum):
 
 PEERS = {Role.ADMIN: "client", Role.CLIENT: "client", Role.WORKER: "daemon"}
 """As what a ticket's holder may register."""
+MANAGERS = {Role.ADMIN}
+"""Who may make and revoke tickets, and sees everybody's sessions."""
 INBOXES = {SUBMIT: "client", SINK: "daemon"}
 """Who may connect to an inbox."""
 
@@ -48,6 +50,15 @@ class Grant(NamedTuple):
     created_at: float
     expires_at: float = NEVER
     revoked_at: float = NEVER
+
+    @property
+    def manages(self) -> bool:
+        """Whether its holder may make and revoke tickets, and sees everybody's sessions."""
+        return self.role in MANAGERS
+
+    def may_be(self, peer: str) -> bool:
+        """Whether its holder may register as this kind of peer. Where there are no keys, everybody may."""
+        return self is LOCAL or PEERS[self.role] == peer
 
     def objection(self, now: float) -> str | None:
         """Why it is not good any more; None if it is."""

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from . import messages as m
 from . import records as r
-from .access import LOCAL, PEERS
 from .actions import Admit, Again, Dismiss, Joined, Note, Refuse, Revoked, Send
 from .leases import DaemonState
 from .quota import Bucket
@@ -99,7 +98,7 @@ def _objection(scheduler: Scheduler, event: Joined) -> str | None:
     request, role = event.request, event.holder.role
     if request.role not in ("client", "daemon"):
         return f"unknown role {request.role!r}"
-    if PEERS[role] != request.role and event.holder is not LOCAL:
+    if not event.holder.may_be(request.role):
         return f"its ticket is for a {role}: a {request.role} needs another one"
     if request.version != scheduler.version:
         return (

@@ -274,6 +274,8 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["worker", NO_HUB, "-n", "0"], "--workers"),
         (["worker", NO_HUB, "--name", "two\nlines"], "--name"),
         (["status", "tcp://"], "no host"),
+        (["hub", "--listen", "tcp://127.0.0.1:0", "--insecure", "--keys", "somewhere"], "--keys is of no use"),
+        (["hub", "--listen", "tcp://127.0.0.1:0", "--insecure", "--advertise", "hub.lan"], "--advertise is of no use"),
     ],
 )
 def test_a_mistake_in_the_command_is_one_clear_line(arguments: list[str], says: str) -> None:
