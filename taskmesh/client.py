@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -34,6 +33,7 @@ from .transport.handshake import explained
 from .transport.loop import SPIN_S, Loop
 from .transport.membership import Membership
 from .transport.sockets import new_context
+from .transport.versions import PYTHON
 from .transport.waker import Waker
 from .window import WINDOW, Window, in_event_loop
 from .wire.stream import MAX_MESSAGE as LARGEST
@@ -46,7 +46,6 @@ LOOK_EVERY_S = 0.25
 LARGE_CALL = 4096  # bytes
 LONE_WEIGHT = 16 * 1024  # with less than this unsettled, bytes, somebody probably waits for it
 GOODBYE_S = 1.0
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 Spec = ClientSpec[Future[Any]]
 
 

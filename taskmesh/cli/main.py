@@ -14,6 +14,7 @@ from rich.text import Text
 
 from .. import __version__
 from ..errors import TaskmeshError
+from ..transport.versions import PYTHON
 from . import hub, status, ticket, worker
 from .exits import BY_SIGNAL, CommandError, ExitCode, code_of
 from .options import examples, paragraphs
@@ -53,7 +54,7 @@ app.add_typer(ticket.app, name="ticket")
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"taskmesh {__version__} (Python {sys.version_info.major}.{sys.version_info.minor})")
+        print(f"taskmesh {__version__} (Python {PYTHON})")
         raise typer.Exit
 
 

@@ -70,6 +70,11 @@ class Arrival(NamedTuple):
     key: bytes
     address: str
 
+    def where(self, ticket: str = "") -> str:
+        """Where it came from, for the log; `ticket`: the name of the one that it came by, if that is known."""
+        by = f" with ticket {ticket!r}" if ticket else ""
+        return f" from {self.address}{by}" if self.address else by
+
 
 def get_from(sock: Socket) -> Arrival | None:
     """As `sockets.get`, with the key that the connection was authenticated by."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import sys
 import time
 from struct import Struct
 
@@ -17,6 +16,7 @@ from taskmesh.core.limits import BODY
 from taskmesh.errors import PeerProtocolError
 from taskmesh.transport.curve import fresh, raw
 from taskmesh.transport.sockets import Socket
+from taskmesh.transport.versions import PYTHON
 from taskmesh.wire.messages import decode, encode
 from taskmesh.wire.stream import ACK, LAST, MORE, NAK, pack_control, unpack_control
 
@@ -26,7 +26,6 @@ ENVELOPE = Struct("<BBIQQQ")
 ANSWER_S = 10.0
 JOINED_S = 30.0  # others may take all the room, and their silence is waited for
 SENT_S = 5.0
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 ROLES = {"client": "client", "worker": "daemon"}
 
 

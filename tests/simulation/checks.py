@@ -13,7 +13,7 @@ from taskmesh.core.leases import ChunkState
 from taskmesh.core.outbox import Ended
 from taskmesh.core.ranges import overlap, subtract
 from taskmesh.core.scheduler import Scheduler
-from taskmesh.hub import PYTHON
+from taskmesh.transport.versions import PYTHON
 
 from .world import Violation, World
 
@@ -211,7 +211,7 @@ def _at_the_hub(simulation: Simulation, living: set[int]) -> list[str]:
     found += ["the hub has uncommitted outcomes"] if scheduler.deliveries._uncommitted else []
     specs = sum(len(s.specs) for s in scheduler.sessions.values())
     found += ["the hub keeps functions of nobody"] if not specs and scheduler.bodies._data else []
-    for lane in hub._lanes.by_instance.values():
+    for lane in hub.lanes.by_instance.values():
         found += [f"the hub waits for an acknowledgement of {lane.instance:x}"] if lane.stream.link.unacked else []
     return found
 

@@ -69,9 +69,9 @@ class Tickets:
     @staticmethod
     def put_out(hub: shell.Hub, process: Process, instance: int) -> None:
         """As a hub does with who came by a ticket that is good no more."""
-        hub._act(a.Revoked(f"{instance:x}", "it was revoked"), process.loop.now())
+        hub.act(a.Revoked(f"{instance:x}", "it was revoked"), process.loop.now())
         scheduler = hub.scheduler
-        there = (scheduler.sessions, scheduler.daemons, scheduler.roster.peers, hub._lanes.by_instance)
+        there = (scheduler.sessions, scheduler.daemons, scheduler.roster.peers, hub.lanes.by_instance)
         if any(instance in peers for peers in there):
             raise Violation(f"{instance:x} is still there, and its ticket was revoked")
 
@@ -143,5 +143,5 @@ class SimulatedHub:
 
     def _check(self) -> None:
         self.hub.scheduler.check()
-        for lane in self.hub._lanes.by_instance.values():
+        for lane in self.hub.lanes.by_instance.values():
             lane.stream.link.check()

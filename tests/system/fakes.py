@@ -11,7 +11,6 @@ import pickle
 import platform
 import random
 import secrets
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,8 +22,8 @@ from taskmesh.joining import choose_hub
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import Membership
 from taskmesh.transport.sockets import Context, new_context
+from taskmesh.transport.versions import PYTHON
 
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 NEVER = float("inf")
 
 

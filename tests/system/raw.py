@@ -10,7 +10,6 @@ import contextlib
 import secrets
 import socket
 import struct
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,11 +24,11 @@ from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.errors import PeerProtocolError
 from taskmesh.security.ticket import Ticket
 from taskmesh.transport.endpoints import Address, parse_address
+from taskmesh.transport.versions import PYTHON
 from taskmesh.wire.messages import encode
 from taskmesh.wire.payload import digest_of
 from taskmesh.wire.stream import ACK, LAST, PROTOCOL_VERSION, Stream, open_envelope, pack_control, unpack_control
 
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PATIENCE_S = 15.0
 ENVELOPE = struct.Struct("<BBIQQQ")
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

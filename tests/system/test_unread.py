@@ -40,7 +40,7 @@ class HubHere:
 
     def lane(self, insider: Insider) -> Lane:
         """Of a peer."""
-        return self.hub._lanes.by_instance[insider.instance]
+        return self.hub.lanes.by_instance[insider.instance]
 
     def close(self) -> None:
         """It ends."""

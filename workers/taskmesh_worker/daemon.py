@@ -29,6 +29,7 @@ from taskmesh.transport.local import LocalHub, LocalMembership
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import Membership
 from taskmesh.transport.sockets import Context
+from taskmesh.transport.versions import PYTHON
 from taskmesh.wire import pipe
 
 from . import plan as p
@@ -120,10 +121,9 @@ class Daemon:
         self._lost_since: float | None = None
         self._finished_at: float | None = None  # when everything here had ended, and it drained
         self._nursery_deaths: list[float] = []
-        python = f"{sys.version_info.major}.{sys.version_info.minor}"
         register = m.Register(
             "daemon", secrets.randbits(64), 0, 0, 0, 0, config.name, self._host, os.getpid(), config.slots,
-            __version__, python,
+            __version__, PYTHON,
         )  # fmt: skip
         self.membership: Membership | LocalMembership = (
             LocalMembership(hub, register, self)
