@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,7 +17,6 @@ from rich.text import Text
 from .. import __version__
 from ..errors import TaskmeshError
 from ..transport.versions import PYTHON
-from . import hub, status, ticket, worker
 from .exits import BY_SIGNAL, CommandError, ExitCode, code_of
 from .options import examples, paragraphs
 
@@ -45,11 +46,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (hub, worker, status):
-    name = verb.__name__.rpartition(".")[2]
-    run = getattr(verb, name)
-    app.command(name, help=paragraphs(run.__doc__), epilog=verb.EXAMPLES)(run)
-app.add_typer(ticket.app, name="ticket")
+VERBS = ("hub", "worker", "status", "ticket")
+
+
+def _add_verbs(names: Iterable[str]) -> None:
+    """Only what is asked for is imported: a worker starts sooner without the hub's half of taskmesh."""
+    for name in names:
+        verb = import_module(f"{__package__}.{name}")
+        if name == "ticket":
+            app.add_typer(verb.app, name=name)
+        else:
+            run = getattr(verb, name)
+            app.command(name, help=paragraphs(run.__doc__), epilog=verb.EXAMPLES)(run)
 
 
 def _version(asked: bool) -> None:
@@ -80,6 +88,8 @@ def taskmesh(
 
 def main() -> NoReturn:
     """Run the command line; never returns."""
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    _add_verbs([first] if first in VERBS else VERBS)
     code = _run()
     try:
         sys.stdout.flush()
