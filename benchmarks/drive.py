@@ -92,7 +92,9 @@ def start(order: Order, settings: Settings, scratch: Path) -> "subprocess.Popen[
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | {"PYTHONPATH": search, "TMPDIR": str(scratch)},
+            # Compiled, as what is installed is: where that is not wanted (PYTHONDONTWRITEBYTECODE), a checkout would be
+            # compiled anew at each start, and its start-up measured with it.
+            env=os.environ | {"PYTHONPATH": search, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": ""},
             start_new_session=True,
         )
 

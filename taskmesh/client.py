@@ -262,7 +262,8 @@ class Client:
                 self._seal(spec)
                 self._collector.burst(self._sent_at)
             elif len(calls) == 1:
-                if monotonic() - self._sent_at >= LINGER_S:
+                # Of one call after the other none waits for company, and the receive thread is not woken for it.
+                if not self.session.weight or monotonic() - self._sent_at >= LINGER_S:
                     self._seal(spec)
                 elif not self._armed:
                     self._armed = True

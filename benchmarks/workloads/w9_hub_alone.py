@@ -106,6 +106,8 @@ def play(amount: int, items_per_leaf: int, leaves: int) -> tuple[float, float]:
         daemons = [Player("daemon") for _ in range(DAEMONS)]
         members = join(address, [client, *daemons], context, loop)
         mine = members[0]
+        for member in members[1:]:
+            member.send(m.Slots(SLOTS))  # a daemon gets work once it has been heard
         digest = digest_of(b"body")
         mine.send(m.Spec(1, "noop", digest, b"", 0))
         mine.send(m.Body(digest, b"body"))

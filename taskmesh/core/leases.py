@@ -7,7 +7,6 @@ intersected with these sets before they are used. That makes every order of even
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -76,7 +75,7 @@ class ChunkState:
     ready: Ranges
     leased: Ranges = field(default_factory=list)
     cancelling: Ranges = field(default_factory=list)
-    strikes: Counter[int] = field(default_factory=Counter)
+    strikes: dict[int, int] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
     given: set[int] = field(default_factory=set)
     again: bool = False
@@ -99,8 +98,11 @@ class ChunkState:
         for state in _APPLIES[step]:
             held = self.ready if state is State.READY else self.leased
             target = next_state(state, step)
-            fresh = within(held, ranges)
-            held = without(held, ranges) if fresh else held
+            if held == ranges:  # as they nearly always are: all that is there
+                fresh, held = ranges, []
+            else:
+                fresh = within(held, ranges)
+                held = without(held, ranges) if fresh else held
             if state is State.READY:
                 self.ready = held
             else:

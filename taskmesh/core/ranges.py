@@ -59,6 +59,8 @@ def add(ranges: Ranges, lo: int, hi: int) -> Ranges:
     """`ranges` and `[lo, hi)` together; neighbours are merged."""
     if lo >= hi:
         return ranges
+    if not ranges:
+        return [(lo, hi)]
     if len(ranges) > MANY:
         i = bisect_left(ranges, (lo,))
         i -= 1 if i and ranges[i - 1][1] >= lo else 0

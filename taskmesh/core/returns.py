@@ -115,8 +115,8 @@ def on_strike(scheduler: Scheduler, daemon: DaemonState, strike: m.Strike) -> No
         return
     once = state.spec.limits.at_most_once
     if strike.hi == strike.lo + 1:
-        state.strikes[strike.lo] += 1
-        once = once or state.strikes[strike.lo] >= MAX_STRIKES
+        strikes = state.strikes[strike.lo] = state.strikes.get(strike.lo, 0) + 1
+        once = once or strikes >= MAX_STRIKES
     if once and not covers(state.cancelling, strike.lo):
         lose(scheduler, state, found, strike.report)
     else:

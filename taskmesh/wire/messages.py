@@ -155,7 +155,7 @@ def _submit(f: Sequence[Any]) -> m.Submit:
     chunk, left = _chunk(f[1]), _ranges(f[2])
     if chunk.base:
         raise PeerProtocolError("a new chunk starts at offset 0")
-    if any(hi > chunk.count for _, hi in left) or any(a[1] > b[0] for a, b in pairwise(left)):
+    if left and (left[-1][1] > chunk.count or any(a[1] > b[0] for a, b in pairwise(left))):
         raise PeerProtocolError("what is left of a chunk is not inside it, or not in order")
     return m.Submit(f[0], chunk, left)
 

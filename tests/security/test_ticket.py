@@ -270,7 +270,7 @@ def test_a_field_that_is_missing_or_no_text(path: Path, field: str) -> None:
         ("hub_key", f'"{"~" * 40}"', "hub_key is no key"),
         ("hub_key", f'"{"#" * 40}"', "hub_key is no key"),  # Z85 of a number that is too large
         ("secret_key", f'"{"é" * 40}"', "secret_key is no key"),
-        ("secret_key", f'"{OTHER[1]}"', "secret_key does not belong to public_key"),
+        pytest.param("secret_key", f'"{OTHER[1]}"', "secret_key does not belong to public_key", id="another's"),
         ("name", '""', "name is empty"),
         ("name", '"a\\u001b[2Jb"', "name has characters that do not print"),
         ("expires", '"tomorrow"', "expires is no time"),

@@ -24,9 +24,9 @@ OURS = ("TASKMESH_HUB", "TASKMESH_TICKET", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
 @pytest.fixture(scope="session", autouse=True)
 def _session_of_its_own() -> Iterator[None]:
     """A short TMPDIR and a mark in the environment, so that other users of this machine do not disturb."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a job in the background ignores it, and so would all below
+    # A job in the background ignores the one, and below nohup the other; so would everything that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = {name: os.environ.get(name) for name in ("TMPDIR", MARK, *OURS)}
     directory = tempfile.mkdtemp(prefix="tm-")
     os.environ["TMPDIR"] = directory

@@ -126,7 +126,9 @@ def add_twice(x: int) -> int:
     return functools.partial(functools.partial(add, x), x)()
 
 
-@pytest.mark.parametrize(("kind", "function"), local_functions(), ids=lambda value: str(value)[:25])
+@pytest.mark.parametrize(
+    ("kind", "function"), local_functions(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_kind_of_callable(mesh: Mesh, kind: str, function: Callable[[int], int]) -> None:
     assert [mesh.submit(function, n).result() for n in range(3)] == [0, 2, 4], kind
     assert list(mesh.map(function, range(50))) == [2 * n for n in range(50)], kind

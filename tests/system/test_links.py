@@ -17,6 +17,8 @@ from .processes import Fleet, tallied, until
 from .proxy import NEVER, Keep, Proxy, Way
 from .tasks import double, tally
 
+pytestmark = pytest.mark.alone  # a lane that is lost for half a second is a dead peer's
+
 LANES = 90
 TASKS = 3000
 PEERS = 3  # a client and two daemons, each with a connection for control, one out and one in

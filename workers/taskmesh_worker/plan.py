@@ -131,17 +131,19 @@ class Plan:
 
     def next_deadline(self) -> float:
         """When `Tick` is due if nothing else happens."""
-        deadline = min(
-            min((r.peek_at for r in self.runners.values()), default=NEVER),
-            self._limiter.deadline(self.runners.values()),
-            self._drain_at,
-        )
+        runners = self.runners.values()
+        deadline = min(self._drain_at, self._limiter.deadline(runners))
         if len(self.runners) < self.slots and not self.draining:
             deadline = min(deadline, self._start_at)
-        if not self._queue and any(r.open and not r.handed for r in self.runners.values()):
-            tails = (r.handed_at for r in self.runners.values() if r.has_tail())
-            deadline = min(deadline, min(tails, default=NEVER) + RECALL_AFTER_S)
-        return deadline
+        idle, tail_at = False, NEVER
+        for runner in runners:
+            if runner.peek_at < deadline:
+                deadline = runner.peek_at
+            if not runner.handed:
+                idle = idle or runner.open
+            elif runner.handed_at < tail_at and runner.has_tail():
+                tail_at = runner.handed_at
+        return min(deadline, tail_at + RECALL_AFTER_S) if idle and not self._queue else deadline
 
     @property
     def idle(self) -> bool:
