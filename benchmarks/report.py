@@ -125,7 +125,7 @@ def notes(workload: Workload, summed: Sequence[Row], settings: Settings) -> list
         for metric in workload.metrics
         if metric.shown and metric.compared
     ]
-    found = [f"{medians_of(summed)}, {settings.workers} workers. {'; '.join(ways)}."]
+    found = [f"{medians_of(summed)}, {settings.workers} workers." + (f" {'; '.join(ways)}." if ways else "")]
     if workload.base_peer is not None:
         found.append(f"Ratios are against {workload.base_peer}.")
     if workload.remark is not None:

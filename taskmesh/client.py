@@ -154,7 +154,8 @@ class Client:
         self._waker = Waker(self._loop)
         self.wake = self._waker.wake
         self.window = Window(window, window_timeout, lambda: self.session.weight, self._over)
-        self._armed = False
+        self._armed = False  # the receive thread is to send what is being gathered,
+        self._gather_until = 0.0  # at this monotonic time
         self._collector = Collector()
         self._due = 0.0  # when the registration or the link needs attention although nothing arrived
         self._sent_at = 0.0
@@ -239,13 +240,9 @@ class Client:
 
     def submit(self, place: Place, leaf: bytes) -> Future[Any]:
         """One more call; sends when the time has come (see `core.session`)."""
-        spec = place.spec
-        # Once for a chunk is enough: what is gathered in it meanwhile is little, unless the call is large.
-        starts = spec.open is None or len(leaf) >= LARGE_CALL
-        if len(leaf) >= LARGE_CALL:
-            self._require_fit(len(leaf), f"the arguments of {spec.name}")
-        if starts and self.session.weight + len(leaf) > self.window.size - WEIGHT:
-            self._wait_for_room(len(leaf) + WEIGHT)
+        spec, size = place.spec, len(leaf)
+        if size >= LARGE_CALL or spec.open is None:  # once for a chunk is enough, unless the call is large
+            self._require_room(spec, size)
         with self.lock:
             if self.error is not None or self._closing:
                 self._require_open()
@@ -257,16 +254,18 @@ class Client:
             calls = chunk.calls
             future: Future[Any] = Future(place, chunk, len(calls))
             calls.append((leaf, future))
-            chunk.size += len(leaf)
+            chunk.size += size
             if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
                 self._seal(spec)
                 self._collector.burst(self._sent_at)
             elif len(calls) == 1:
+                now = monotonic()
                 # Of one call after the other none waits for company, and the receive thread is not woken for it.
-                if not self.session.weight or monotonic() - self._sent_at >= LINGER_S:
+                if not self.session.weight or now - self._sent_at >= LINGER_S:
                     self._seal(spec)
                 elif not self._armed:
                     self._armed = True
+                    self._gather_until = 0.0 if self.in_receive_thread() else now + LINGER_S
                     self.wake()
         return future
 
@@ -284,6 +283,12 @@ class Client:
             submit = self.session.add_items(place.spec, leaves, items, grain, owner)
             self._send_unsent()
             return submit.chunk.first, submit.chunk.count
+
+    def _require_room(self, spec: Spec, size: int) -> None:
+        """Before a call: it is not too large, and there is room for it in the window."""
+        self._require_fit(size, f"the arguments of {spec.name}")
+        if self.session.weight + size > self.window.size - WEIGHT:
+            self._wait_for_room(size + WEIGHT)
 
     def _wait_for_room(self, size: int) -> None:
         """What a callback submits is let through: its thread brings what the others wait for."""
@@ -522,9 +527,10 @@ class Client:
 
     def on_time(self, now: float) -> None:
         """Send what was gathered for a millisecond, and keep the registration alive."""
-        if self.session.filling or self.session.unsent or self._retired or self._armed or now >= self._due:
+        gathered = monotonic() >= self._gather_until if self._armed else bool(self.session.filling)
+        if gathered or self._retired or self.session.unsent:
             self._send_gathered()
-        elif not self.membership.touched:
+        elif now < self._due and not self.membership.touched:
             return
         with self.lock:
             self.membership.on_time(now)
@@ -567,8 +573,8 @@ class Client:
         if self.membership.touched:
             return 0.0
         deadline = self._due
-        if self._armed or self.session.filling:
-            deadline = min(deadline, self._loop.now() + LINGER_S)
+        if self._armed:
+            deadline = min(deadline, self._loop.now() + max(0.0, self._gather_until - monotonic()))
         if self._keeper is not None and not self.membership.registered:
             deadline = min(deadline, self._loop.now() + 0.1)
         return deadline

@@ -42,6 +42,7 @@ def live(tmp_path: Path) -> Iterator[Live]:
         started.end()
 
 
+@pytest.mark.alone
 def test_every_kind_of_hostile_input_at_a_live_mesh_that_goes_on_and_loses_nothing(live: Live) -> None:
     campaign = Campaign(live, seed=1, seconds=0.5, scale=0.02)
     rows = campaign.run(KINDS, groups(KINDS, 1, count=1))
