@@ -1,0 +1,110 @@
+"""When a client sends the calls that it gathers: at once where nobody waits for company, else after a millisecond."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+
+import pytest
+
+from taskmesh import client as shell
+from taskmesh.client import Client, Place
+from taskmesh.core import messages as m
+from taskmesh.core.access import NEVER
+from taskmesh.core.session import CHUNK_TASKS, LINGER_S
+from taskmesh.wire.payload import dump_call
+from taskmesh.wire.stream import Stream
+
+CALL = dump_call((1,), {}, "f")
+
+
+class Gatherer:
+    """A session with a link, no sockets behind it, and a clock that is set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(shell, "monotonic", lambda: self.now)
+        self.client = Client("ipc:///nowhere", "gatherer", lost_after=NEVER)
+        self.client.membership.stream = Stream(7, 1)
+        self.place: Place = self.client.define("f", b"a function", b"d" * 16, None, 0)
+        self.client._due = NEVER
+
+    def submit(self, calls: int = 1) -> None:
+        for _ in range(calls):
+            self.client.submit(self.place, CALL)
+
+    def round(self) -> None:
+        """The receive thread has read something."""
+        self.client.membership.touched = True
+        self.client.on_time(self.client._loop.now())
+        self.client._due = NEVER
+
+    @property
+    def sent(self) -> list[int]:
+        """How many tasks each chunk that was sent has."""
+        return [sent.chunk.count for sent in self.place.spec.sent.values()]
+
+    def end(self, first: int, tasks: int) -> None:
+        """So many tasks end."""
+        outcome = m.Outcome(1, first, 0, tasks, m.Form.LIST, pickle.dumps([None] * tasks))
+        self.client.on_message(m.Results([outcome]))
+
+
+@pytest.fixture
+def gatherer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gatherer]:
+    gatherer = Gatherer(monkeypatch)
+    yield gatherer
+    client = gatherer.client
+    client.membership.close(0)
+    client._context.destroy(linger=0)
+    client._loop.close()
+    client._waker.close()
+
+
+def test_a_call_after_a_pause_goes_at_once(gatherer: Gatherer) -> None:
+    gatherer.now += 2 * LINGER_S
+    gatherer.submit()
+    assert gatherer.sent == [1]
+    gatherer.now += 2 * LINGER_S
+    gatherer.submit()
+    assert gatherer.sent == [1, 1]
+
+
+def test_one_call_after_the_other_goes_at_once_each(gatherer: Gatherer) -> None:
+    for n in range(3):
+        gatherer.submit()
+        assert gatherer.sent == [1]
+        assert not gatherer.client._armed  # nobody is woken for it
+        gatherer.end(n, 1)
+
+
+def test_calls_are_gathered_for_a_millisecond_though_results_arrive_meanwhile(gatherer: Gatherer) -> None:
+    gatherer.submit(3)
+    gatherer.submit(100)
+    for _ in range(5):
+        gatherer.now += LINGER_S / 10
+        gatherer.submit(10)
+        gatherer.round()
+    assert gatherer.sent == [1]
+    gatherer.now += LINGER_S / 2
+    gatherer.round()
+    assert gatherer.sent == [1, 152]
+
+
+def test_a_full_chunk_goes_at_once(gatherer: Gatherer) -> None:
+    gatherer.submit(1 + CHUNK_TASKS + 5)
+    assert gatherer.sent == [1, CHUNK_TASKS]
+
+
+def test_what_a_callback_submits_goes_at_the_end_of_the_round(
+    gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gatherer.submit(2)
+    gatherer.now += LINGER_S
+    gatherer.round()
+    assert gatherer.sent == [1, 1]
+    monkeypatch.setattr(gatherer.client, "in_receive_thread", lambda: True)
+    gatherer.submit(4)
+    assert gatherer.sent == [1, 1]
+    gatherer.round()
+    assert gatherer.sent == [1, 1, 4]
