@@ -17,15 +17,15 @@ from time import monotonic
 from typing import Any, Protocol
 
 from . import __version__
+from .arrivals import Arrivals, MapOwner, Spec
 from .cancelling import Questions
 from .collector import Collector
 from .core import messages as m
 from .core.quota import largest_part
 from .core.ranges import Ranges, add
-from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, WEIGHT, ClientSpec, Session
-from .errors import HubFull, HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError
-from .futures import Future, settle_cancelled, settle_error
-from .outcomes import settle
+from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, WEIGHT, Session
+from .errors import HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError
+from .futures import Future, settle_error
 from .sizes import show_size
 from .transport.curve import Credentials
 from .transport.endpoints import parse_address
@@ -46,20 +46,6 @@ LOOK_EVERY_S = 0.25
 LARGE_CALL = 4096  # bytes
 LONE_WEIGHT = 16 * 1024  # with less than this unsettled, bytes, somebody probably waits for it
 GOODBYE_S = 1.0
-Spec = ClientSpec[Future[Any]]
-
-
-class MapOwner(Protocol):
-    """Takes the outcomes of a map's chunks."""
-
-    def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None:
-        """An outcome, and which of the offsets that it speaks of had not ended before."""
-
-    def refuse(self, first: int, left: Ranges, error: BaseException) -> None:
-        """These offsets of a chunk will never run."""
-
-    def fail(self, error: BaseException) -> None:
-        """There will be no more outcomes."""
 
 
 class Keeper(Protocol):
@@ -167,19 +153,9 @@ class Client:
         self._abandoned = False
         self._questions = Questions()
         self._retired: deque[Spec] = deque()
+        self._arrivals = Arrivals(self.session, self.lock, self._questions, self._retired, control)
         register = m.Register(
-            "client",
-            self.instance,
-            0,
-            0,
-            0,
-            0,
-            name,
-            os.uname().nodename,
-            os.getpid(),
-            0,
-            __version__,
-            PYTHON,
+            "client", self.instance, 0, 0, 0, 0, name, os.uname().nodename, os.getpid(), 0, __version__, PYTHON
         )
         self.membership = Membership(self._context, self._loop, control, register, self, self.lock, ticket=ticket)
         self._has_ticket = ticket is not None
@@ -460,12 +436,12 @@ class Client:
         """Outcomes, refusals, or goodbye."""
         if isinstance(message, m.Results):
             for outcome in message.outcomes:
-                self._on_outcome(outcome)
+                self._arrivals.outcome(outcome)
             self._after_settling()
         elif isinstance(message, m.Cancelled):
-            self._questions.answered(message.spec, message.first, message.kept)
+            self._arrivals.kept(message)
         elif isinstance(message, m.Rejected):
-            self._on_rejected(message)
+            self._arrivals.rejected(message)
             self._after_settling()
         elif isinstance(message, m.Goodbye):
             if message.back and not self._closed:
@@ -485,43 +461,6 @@ class Client:
         with self.lock:
             if not self.session.unsettled:
                 self._settled.set()
-
-    def _on_outcome(self, outcome: m.Outcome) -> None:
-        with self.lock:
-            delivery = self.session.outcome(outcome)
-        if delivery is None:
-            return
-        sent, spec = delivery.chunk, delivery.spec
-        if sent.owner is not None:
-            owner: MapOwner = sent.owner  # type: ignore[assignment]
-            owner.deliver(outcome, delivery.fresh)
-        elif outcome.form == m.Form.CANCELLED:
-            for future in sent.waiters[outcome.lo : outcome.hi]:
-                settle_cancelled(future)
-        else:
-            settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
-        self._questions.answered(spec.number, outcome.first, delivery.fresh)
-        if spec.retired and not spec.sent:
-            self._retired.append(spec)
-
-    def _on_rejected(self, message: m.Rejected) -> None:
-        """The hub did not take a chunk."""
-        with self.lock:
-            spec = self.session.specs.get(message.spec)
-            rejected = self.session.rejected(message)
-        if spec is None or rejected is None:
-            return
-        sent, left = rejected
-        error = HubFull(f"the hub at {self.control} did not take tasks of {spec.name}: {message.why}")
-        if sent.owner is not None:
-            owner: MapOwner = sent.owner  # type: ignore[assignment]
-            owner.refuse(message.first, left, error)
-        for lo, hi in left:
-            for future in sent.waiters[lo:hi]:
-                settle_error(future, error)
-        self._questions.answered(spec.number, message.first, left)
-        if spec.retired and not spec.sent:
-            self._retired.append(spec)
 
     # ---- time -----------------------------------------------------------------------------------------------
 

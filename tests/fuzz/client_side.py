@@ -53,7 +53,7 @@ def _client() -> Client:
     if not _CLIENTS:
         _CLIENTS.append(Client("ipc:///nowhere", "fuzzed", lost_after=None))
     (client,) = _CLIENTS
-    client.session = Session()
+    client.session = client._arrivals._session = Session()
     client.error = None
     client._closing = client._closed = False
     client.membership.stream = Stream(7, 1)
