@@ -18,7 +18,7 @@ from .guarded import Guarded
 from .processes import MARK, Fleet, below, described, mesh_directories, ours, until
 from .raw import Raw
 
-OURS = ("TASKMESH_HUB", "TASKMESH_TICKET", "XDG_STATE_HOME", "XDG_CONFIG_HOME")
+OURS = ("TASKMESH_HUB", "TASKMESH_TICKET", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "PYTHONDONTWRITEBYTECODE")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +33,8 @@ def _session_of_its_own() -> Iterator[None]:
     os.environ["XDG_STATE_HOME"] = directory  # where hubs keep their work
     os.environ["XDG_CONFIG_HOME"] = f"{directory}/config"  # where their keys and tickets are
     os.environ[MARK] = uuid.uuid4().hex
-    for name in ("TASKMESH_HUB", "TASKMESH_TICKET"):
+    # Hundreds of processes are started here: with the last one, each would compile everything that it imports.
+    for name in ("TASKMESH_HUB", "TASKMESH_TICKET", "PYTHONDONTWRITEBYTECODE"):
         os.environ.pop(name, None)
     tempfile.tempdir = None
     try:
