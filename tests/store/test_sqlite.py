@@ -355,9 +355,9 @@ def test_every_statement_has_a_place_in_the_order() -> None:
 
 
 def test_the_file_is_bounded_while_much_goes_through_it(tmp_path: Path) -> None:
-    """100,000 chunks, at most 100 at a time."""
+    """30,000 chunks, 15 MB, at most 100 at a time."""
     path, most = tmp_path / "hub.db", 0
-    total, outstanding = 100_000, 100
+    total, outstanding = 30_000, 100
     with opened(path) as (store, bell):
         commit(store, bell, *SESSION)
         for n in range(0, total, outstanding):
