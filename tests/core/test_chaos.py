@@ -6,6 +6,7 @@ Whatever a peer says, a machine raises nothing but `PeerProtocolError` where tha
 from __future__ import annotations
 
 import contextlib
+import os
 
 import msgpack
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from taskmesh_worker import plan as p
 
 from .world import DIGEST
 
+EXAMPLES = int(os.environ.get("TASKMESH_CHAOS_EXAMPLES", "150"))
 SMALL = st.integers(0, 4)
 FENCE = st.integers(0, 12)
 BLOB = st.just(b"")
@@ -117,7 +119,7 @@ RUNNER_LIMITS = st.sampled_from([p.RunnerLimits(), p.RunnerLimits(1000, 3, 400)]
 PAUSE = st.sampled_from([0.0, 0.0, 0.001, 0.6, 16.0])
 
 
-@settings(max_examples=300)
+@settings(max_examples=EXAMPLES)
 @given(st.lists(st.tuples(HUB_EVENT, PAUSE), min_size=10, max_size=80))
 def test_no_order_of_events_upsets_the_scheduler(events: list[tuple[a.Event, float]]) -> None:
     now = 1.0
@@ -137,7 +139,7 @@ def test_no_order_of_events_upsets_the_scheduler(events: list[tuple[a.Event, flo
         assert not isinstance(event, a.Tick) or scheduler.next_deadline() > now, "a loop would spin"
 
 
-@settings(max_examples=300)
+@settings(max_examples=EXAMPLES)
 @given(st.lists(st.tuples(PLAN_EVENT, PAUSE), min_size=10, max_size=80), st.integers(1, 3), RUNNER_LIMITS)
 def test_no_order_of_events_upsets_the_plan(
     events: list[tuple[p.Event, float]], slots: int, limits: p.RunnerLimits
