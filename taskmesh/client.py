@@ -513,7 +513,10 @@ class Client:
             return 0.0
         deadline = self._due
         if self._armed:
-            deadline = min(deadline, self._loop.now() + max(0.0, self._gather_until - monotonic()))
+            left_s = self._gather_until - monotonic()
+            if left_s <= 0.0:
+                return 0.0  # a wait of some microseconds would be rounded up to a millisecond
+            deadline = min(deadline, self._loop.now() + left_s)
         if self._keeper is not None and not self.membership.registered:
             deadline = min(deadline, self._loop.now() + 0.1)
         return deadline

@@ -29,35 +29,32 @@ GROWTH, TINY_S, TINY_GROWTH = 1, 1e-4, 16
 """By how much a dose may exceed all that was measured of its spec; and by how much when its tasks seem to be tiny: then
 what is handed out goes wrong by little, and the steps of a slow start take longer than the tasks do."""
 
-_KEPT = 0.5
+_WEIGHT = 0.5
 _FADE = 0.8
 
 
 class Pace:
-    """Seconds per task of one spec: a moving average, and a fading maximum.
+    """Seconds per task of one spec: a moving average in which the newest report counts half, and a fading maximum.
 
-    The average is time by tasks, of both of which each report counts half as much as the one after it. Half, because
-    the first calls of a function often pay for its imports: a mean that starts 10^5 too high is right again after 17
-    reports. By tasks, because a runner that had to wait for a processor reports few tasks that took long, and those
-    that did not report many. The maximum, which fades by a fifth with each task, is for tasks of very different length:
-    whoever hands out several at once because the last few were short makes the others wait for a long one.
+    Half, because the first calls of a function often pay for its imports: a mean that starts 10^5 too high is right
+    again after 17 reports. More than half if it speaks of more tasks than all before it. The maximum, which fades by a
+    fifth with each task, is for tasks of very different length: whoever hands out several at once because the last few
+    were short makes the others wait for a long one.
     """
 
-    __slots__ = ("_busy_s", "_tasks", "finished", "mean_s", "peak_s")
+    __slots__ = ("finished", "mean_s", "peak_s")
 
     def __init__(self) -> None:
         self.mean_s: float | None = None
         self.peak_s = 0.0
         self.finished = 0
-        self._busy_s = self._tasks = 0.0
 
     def observe(self, tasks: int, busy_s: float) -> None:
         """`tasks` finished, in `busy_s` seconds of one runner's time."""
-        busy_s = min(max(0.0, busy_s), LONGEST_S)
-        self._busy_s = self._busy_s * _KEPT + busy_s
-        self._tasks = self._tasks * _KEPT + tasks
-        self.mean_s = self._busy_s / self._tasks
-        self.peak_s = max(busy_s / tasks, self.peak_s * _FADE**tasks)
+        sample = min(max(0.0, busy_s), LONGEST_S) / tasks
+        weight = max(_WEIGHT, tasks / (tasks + self.finished))
+        self.mean_s = sample if self.mean_s is None else self.mean_s + weight * (sample - self.mean_s)
+        self.peak_s = max(sample, self.peak_s * _FADE**tasks)
         self.finished += tasks
 
     def trusted(self) -> int:
@@ -69,11 +66,6 @@ class Pace:
         """Whether all that is known speaks for tasks that cost less than handing them out."""
         return self.mean_s is not None and self.peak_s < TINY_S
 
-    @property
-    def likely_s(self) -> float:
-        """What to expect of a task where being wrong about a few costs much: the maximum, unless all are tiny."""
-        return max((self.mean_s or 0.0) if self.tiny else self.peak_s, 1e-7)
-
     def price_s(self) -> float:
         """What to count a task of this spec as, in seconds."""
         return UNKNOWN_S if self.mean_s is None else max(self.mean_s, 1e-7)
@@ -82,11 +74,11 @@ class Pace:
         """How many tasks make a dose: `DOSE_S` of work, one of an unknown spec, growing step by step."""
         if solo or self.mean_s is None:
             return 1
-        return max(1, min(int(DOSE_S / self.likely_s), self.trusted()))
+        return max(1, min(int(DOSE_S / max(self.peak_s, 1e-7)), self.trusted()))
 
     def least(self) -> int:
         """How many tasks are too few to be split between runners."""
-        return 1 if self.mean_s is None else max(1, int(LEAST_S / self.likely_s))
+        return 1 if self.mean_s is None else max(1, int(LEAST_S / max(self.peak_s, 1e-7)))
 
 
 def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:

@@ -51,18 +51,12 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
 
 
 def _portion(daemon: DaemonState, piece: Piece) -> int:
-    """How many tasks of a piece to give to a daemon at once: a dose for each of its slots, if it has room.
-
-    Of tiny tasks a daemon that has enough to do is given a dose or nothing yet: crumbs cost more than they are worth.
-    """
+    """How many tasks of a piece to give to a daemon at once: a dose for each of its slots, if it has room."""
     pace = piece.chunk.spec.pace
     tasks = room(daemon.slots, daemon.tasks_out, daemon.load_s, pace)
     if tasks <= 0:
         return 0
-    dose = pace.dose()
-    if pace.tiny and daemon.tasks_out > daemon.slots and tasks < min(dose, piece.hi - piece.lo):
-        return 0
-    tasks = min(tasks, dose * daemon.slots)
+    tasks = min(tasks, max(1, pace.dose()) * daemon.slots)
     grain = piece.chunk.chunk.grain
     return max(grain, tasks - tasks % grain)
 

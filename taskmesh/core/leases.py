@@ -163,8 +163,7 @@ _APPLIES: dict[Step, tuple[State, ...]] = {
 class Lease:
     """Ranges of a chunk that are with a daemon.
 
-    `price_s`: what each task counts as: its price when it was handed out, at `given_at`, or, if nothing was known of it
-    then, when the first of them had ended there. `asked_at`: when its tail was last
+    `price_s`: what each task was counted as when it was handed out, at `given_at`. `asked_at`: when its tail was last
     asked back for a daemon that idles.
     """
 
@@ -274,13 +273,6 @@ class DaemonState:
             self.load_s += tasks * known.price_s
         self.tasks_out += tasks
         self.loads.note(self)
-
-    def reprice(self, spec: SpecState, price_s: float) -> None:
-        """A function was measured that nothing was known of: what is here of it counts as that from now on."""
-        for lease in self.leases.values():
-            if lease.state.spec is spec:
-                self.load_s += count(lease.ranges) * (price_s - lease.price_s)
-                lease.price_s = price_s
 
     def settle(self, lease: Lease, found: Ranges) -> int:
         """`found` was removed from `lease`: balance the books. Returns how many tasks that was."""

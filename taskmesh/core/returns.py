@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from . import messages as m
 from . import recovery
 from .actions import Send
-from .credit import UNKNOWN_S
 from .leases import MACHINE_LOST, ChunkState, DaemonState, Lease, Piece
 from .lifecycle import Step
 from .limits import ATTEMPTS
@@ -58,10 +57,7 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
     if not moved or state is None:
         scheduler.deliveries.duplicate(entry.session, origin)
         return
-    pace = state.spec.pace
-    pace.observe(outcome.hi - outcome.lo, entry.busy_s)
-    if lease and lease.price_s == UNKNOWN_S:
-        daemon.reprice(state.spec, pace.price_s())
+    state.spec.pace.observe(outcome.hi - outcome.lo, entry.busy_s)
     scheduler.deliver(state, outcome, origin)
     if not lease or count(found) < count(moved):
         scheduler.revoke(state, moved)  # a copy is elsewhere

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from taskmesh.core.credit import DOSE_S, TINY_GROWTH, Pace
 
 
@@ -44,14 +42,5 @@ def test_many_short_tasks_outweigh_one_that_took_longer() -> None:
     assert known.mean_s < 1e-6
 
 
-def test_a_report_counts_by_its_tasks_and_twice_as_much_as_the_one_before() -> None:
-    assert pace((10, 1e-3), (10, 4e-3)).mean_s == pytest.approx(3e-3)
-    assert pace((10, 1e-3), (1, 4e-3)).mean_s == pytest.approx(1.5e-3)
-
-
-def test_a_few_tiny_tasks_that_had_to_wait_for_a_processor_do_not_make_doses_small() -> None:
-    known = pace((20_000, 1e-7), (2_000, 4e-6))
-    assert known.peak_s == pytest.approx(4e-6)
-    assert known.likely_s < 1e-6
-    assert known.dose() > 5_000
-    assert pace((20_000, 1e-7), (1, 4e-3)).dose() == 1  # but if one takes long, the next may
+def test_tasks_of_a_report_that_is_small_beside_what_was_known_count_half() -> None:
+    assert pace((1000, 1e-3), (1, 3e-3)).mean_s == 2e-3

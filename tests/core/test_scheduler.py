@@ -474,16 +474,3 @@ def test_a_daemon_is_handed_tiny_tasks_by_one_lease_at_a_time(world: World) -> N
     world.nothing_else()
     world.outcome(dispatch, 0, 100)
     assert world.scheduler.daemons[DAEMON].tasks_out == 0
-
-
-def test_what_is_still_out_of_an_unknown_function_counts_as_the_first_of_it_took(world: World) -> None:
-    first = leased(world, 100)
-    outcome = m.Outcome(first.spec, 0, 0, 1, m.Form.LIST, b"r")
-    world.hears(DAEMON, m.Done([m.Finished(first.fence, first.session, 1e-5, outcome)]))
-    assert world.scheduler.daemons[DAEMON].load_s == pytest.approx(1e-5)
-    world.tick()
-    assert sum(d.hi - d.lo for d in world.expect_dispatches()) >= 16  # though the second task has not ended yet
-    rest = world.scheduler.daemons[DAEMON]
-    for lease in list(rest.leases.values()):
-        rest.settle(lease, lease.take(0, 100))
-    assert (rest.tasks_out, rest.load_s) == (0, 0.0)

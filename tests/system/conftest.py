@@ -24,9 +24,11 @@ OURS = ("TASKMESH_HUB", "TASKMESH_TICKET", "XDG_STATE_HOME", "XDG_CONFIG_HOME", 
 @pytest.fixture(scope="session", autouse=True)
 def _session_of_its_own() -> Iterator[None]:
     """A short TMPDIR and a mark in the environment, so that other users of this machine do not disturb."""
-    # A job in the background ignores the one, and below nohup the other; so would everything that is started here.
+    # A job in the background ignores the one, and below nohup the other; so would everything that is started here. What
+    # is handled here is not handled there, and a hang-up goes on leaving this process alone.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     before = {name: os.environ.get(name) for name in ("TMPDIR", MARK, *OURS)}
     directory = tempfile.mkdtemp(prefix="tm-")
     os.environ["TMPDIR"] = directory

@@ -93,7 +93,7 @@ def _block(piece: Piece) -> int:
         or piece.solo
         or piece.work.dispatch.limits != m.NO_LIMITS  # each is timed, and blamed, by itself
         or pace.mean_s is None
-        or pace.likely_s >= BLOCK_BELOW_S
+        or pace.peak_s >= BLOCK_BELOW_S
     ):
         return 1
-    return min(CLAIM_MOST, int(BLOCK_S / pace.likely_s))
+    return min(CLAIM_MOST, int(BLOCK_S / max(pace.peak_s, 1e-9)))
