@@ -8,12 +8,13 @@ BIN    := $(VENV)/bin
 demo: $(VENV)/.ready
 	$(BIN)/python examples/stdlib_census/census.py
 
-# Most tests wait most of the time, so twice as many run at once as there are cores; those that are about time, alone.
+# Most tests wait most of the time, so twice as many run at once as there are cores; those that are
+# about time, nearly alone.
 AT_ONCE ?= $(shell expr 2 \* $$(nproc 2>/dev/null || echo 1))
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -q -m 'not alone' -n $(AT_ONCE) --dist worksteal
-	$(BIN)/python -m pytest -q -m alone
+	$(BIN)/python -m pytest -q -m alone -n 2 --dist worksteal
 
 # Every supported Python that is on this machine; a missing one is named and skipped.
 test-all:
