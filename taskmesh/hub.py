@@ -95,7 +95,6 @@ class Hub:
 
     def __init__(self, config: HubConfig, context: Context, loop: Loop) -> None:
         self.config = config
-        self._context = context
         self._loop = loop
         self.incarnation = secrets.randbits(64)
         first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
