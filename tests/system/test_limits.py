@@ -62,8 +62,8 @@ def test_a_timeout_ends_whatever_runs(body: Callable[[], object]) -> None:
 
 def test_a_timeout_counts_running_and_not_waiting() -> None:
     with Mesh(workers=1) as mesh:
-        short = task(timeout=0.6)(sleep)
-        assert [future.result(10) for future in [mesh.submit(short, 0.3) for _ in range(4)]] == [0.3] * 4
+        short = task(timeout=1.0)(sleep)
+        assert [future.result(10) for future in [mesh.submit(short, 0.3) for _ in range(5)]] == [0.3] * 5
 
 
 def test_tasks_that_end_at_their_timeout_end_once(tmp_path: Path) -> None:
