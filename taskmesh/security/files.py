@@ -12,6 +12,7 @@ import os
 import secrets
 import shlex
 import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LARGEST = 64 * 1024
@@ -102,26 +103,54 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
     """
     if not replace:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))  # the name is ours now
-    new = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.new")
     try:
-        _write_new(new, data)
-        os.replace(new, path)
+        write_private_all({path: data})
     except BaseException:
-        for made in (new,) if replace else (new, path):
+        if not replace:
             with contextlib.suppress(OSError):
-                made.unlink()
+                path.unlink()
         raise
-    _sync_directory(path.parent)
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def write_private_all(files: Mapping[Path, bytes]) -> None:
+    """Write files that only we can read into one directory, and wait for the disk less often than one by one.
+
+    They get their names when all are on the disk, in the order of the mapping: what depends on others comes last.
+
+    Parameters
+    ----------
+    files
+        The contents of each. The directory exists; files that exist are replaced.
+
+    Raises
+    ------
+    OSError
+        They cannot be written. Nothing has changed, unless the names could be given to some of them only.
+    """
+    new = {path: path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.new") for path in files}
+    with contextlib.ExitStack() as cleared:
+        for path in new.values():
+            cleared.callback(path.unlink, missing_ok=True)
+        with contextlib.ExitStack() as opened:
+            written = [opened.enter_context(_write_new(new[path], data)) for path, data in files.items()]
+            for file in written:  # after all are written: the first wait takes most of the others along
+                os.fsync(file)
+        for path in files:
+            os.replace(new[path], path)
+        cleared.pop_all()
+    for directory in {path.parent for path in files}:
+        _sync_directory(directory)
+
+
+@contextlib.contextmanager
+def _write_new(path: Path, data: bytes) -> Iterator[int]:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(fd, 0o600)  # a umask may have taken even the owner's rights away
         left = memoryview(data)
         while left:
             left = left[os.write(fd, left) :]
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
 

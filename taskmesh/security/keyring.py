@@ -16,15 +16,17 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..core.access import NEVER, Grant, Role
 from ..errors import KeysError, TicketError
 from . import keys, toml
-from .files import Unsafe, check_owner, make_private, quoted, read_private, reason, write_private
+from .files import Unsafe, check_owner, make_private, quoted, read_private, reason, write_private_all
 from .places import LOCK
-from .ticket import Ticket, iso, load_ticket, name_fault, write_ticket
+from .ticket import Ticket, iso, load_ticket, name_fault, ticket_text, write_ticket
 
 HUB_KEY, GRANTS = "hub.key", "grants.json"
 FORMAT = 1
@@ -124,24 +126,29 @@ class Keyring:
             They cannot be written.
         """
         known = {grant.name: grant for grant in self.grants}
+        made: dict[Path, bytes] = {}
+        grants = list(self.grants)
         try:
             for role in Role:
                 path = self.ticket_path(role.value)
                 if role.value not in known:
-                    self._make_ticket(path, role, address)
+                    ticket = self._new_ticket(role, address)
+                    made[path] = ticket_text(ticket).encode()
+                    grants.append(Grant(role.value, role, keys.raw(ticket.public_key), time.time(), NEVER))
                 elif path.exists():
                     self._readdress(path, known[role.value], address)
-        except TicketError as error:
+        except (TicketError, ValueError) as error:  # ValueError: a ticket for this address could not be read again
             raise KeysError(str(error)) from None
+        if made:
+            self._save(grants, made)
+
+    def _new_ticket(self, role: Role, address: str) -> Ticket:
+        public, secret = keys.new_pair()
+        return Ticket(address, self.public_key, public, secret, role, role.value)
 
     def ticket_path(self, name: str) -> Path:
         """Where the ticket of that name is, if it is one for this machine."""
         return self.directory / f"{name}.ticket"
-
-    def _make_ticket(self, path: Path, role: Role, address: str) -> None:
-        public, secret = keys.new_pair()
-        write_ticket(path, Ticket(address, self.public_key, public, secret, role, role.value))
-        self.create(role.value, role, keys.raw(public), time.time(), NEVER)
 
     def _readdress(self, path: Path, grant: Grant, address: str) -> None:
         ticket = load_ticket(path)
@@ -256,10 +263,12 @@ class Keyring:
             "The key pair of a taskmesh hub: whoever can read this file can pose as the hub.",
             "It never leaves this machine.",
         ]
-        _write(path, toml.document(comments, {"hub": FORMAT, "public_key": public, "secret_key": secret}))
+        text = toml.document(comments, {"hub": FORMAT, "public_key": public, "secret_key": secret})
+        _write({path: text.encode()})
         self.public_key, self.secret_key = public, secret
 
-    def _save(self, grants: list[Grant]) -> None:
+    def _save(self, grants: list[Grant], before: Mapping[Path, bytes] = MappingProxyType({})) -> None:
+        """Write the register, and files that have to be there before it says so."""
         if self._lock < 0:
             raise KeysError(f"the keys in {self.directory} are closed")
         entries = [
@@ -273,7 +282,8 @@ class Keyring:
             }
             for g in grants
         ]
-        _write(self.directory / GRANTS, json.dumps({"version": FORMAT, "grants": entries}, indent=1) + "\n")
+        register = json.dumps({"version": FORMAT, "grants": entries}, indent=1) + "\n"
+        _write({**before, self.directory / GRANTS: register.encode()})
         self.grants = grants
 
 
@@ -339,11 +349,11 @@ def _read(path: Path, largest: int = 1 << 16) -> bytes:
         raise KeysError(f"{path} cannot be read ({reason(error)})") from None
 
 
-def _write(path: Path, text: str) -> None:
+def _write(files: Mapping[Path, bytes]) -> None:
     try:
-        write_private(path, text.encode())
+        write_private_all(files)
     except OSError as error:
-        raise KeysError(f"{path} cannot be written ({reason(error)}); nothing has changed") from None
+        raise KeysError(f"{list(files)[-1]} cannot be written ({reason(error)}); nothing has changed") from None
 
 
 def _damaged(path: Path, why: str) -> KeysError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import multiprocessing.synchronize
@@ -128,19 +129,27 @@ def test_a_ticket_of_another_hub_in_the_directory_is_left_alone(keyring: Keyring
 
 
 def test_a_start_that_was_cut_off_is_finished_by_the_next(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tickets were there already, and the register of them was not."""
     keyring = Keyring.open(directory)
     with monkeypatch.context() as broken:
-        broken.setattr(Keyring, "create", _full)
+        broken.setattr(os, "replace", _register_is_full)
         with pytest.raises(KeysError, match="No space left"):
             keyring.first_tickets(ADDRESS)
+    assert keyring.grants == []
+    lost = read_ticket(keyring.ticket_path("admin"))
+    assert sorted(path.name for path in directory.iterdir() if path.name.startswith(".")) == []
     again = reopened(keyring)
     again.first_tickets(ADDRESS)
-    assert Access(again.grants).holder(keys.raw(read_ticket(again.ticket_path("admin")).public_key)) is not None
+    known = Access(again.grants)
+    assert known.holder(keys.raw(lost.public_key)) is None
+    assert known.holder(keys.raw(read_ticket(again.ticket_path("admin")).public_key)) is not None
     again.close()
 
 
-def _full(*arguments: object) -> None:
-    raise KeysError("grants.json cannot be written (No space left on device)")
+def _register_is_full(source: Path, target: Path, move: Callable[..., None] = os.replace) -> None:
+    if target.name == "grants.json":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    move(source, target)
 
 
 # ---- tickets --------------------------------------------------------------------------------------------------------
