@@ -16,7 +16,7 @@ import zmq
 
 from .complaints import Complaint, Complaints
 from .core import messages as m
-from .core.access import CONTROL, LOCAL, NEVER, Access, Grant, Registered, Role
+from .core.access import CONTROL, EVENTS, LOCAL, NEVER, Access, Grant, Registered, Role
 from .core.quota import Bucket
 from .errors import KeysError
 from .transport.curve import Arrival, Zap, get_from, guard, raw
@@ -25,6 +25,7 @@ from .transport.presence import failure_monitor, failures
 from .transport.sockets import Context, Socket, get
 
 if TYPE_CHECKING:
+    from .feed import Feed
     from .security.audit import Audit
     from .security.keyring import Keyring
 
@@ -39,7 +40,7 @@ FAILURES: dict[int, str] = {
 
 
 class Door:
-    """Whoever comes to a hub comes by this.
+    """Whoever comes to a hub comes by this. Attribute `feed`: who is told what happens, if anybody.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ class Door:
         self._check_at = 0.0
         self._notes: dict[str, Bucket] = {}  # of registrations, by ticket
         self._unnoted: Counter[str] = Counter()
-        self._monitors: list[Socket] = []  # of sockets that the hub closes
+        self._monitors: dict[Socket, Socket] = {}  # of sockets that the hub closes
+        self.feed: Feed | None = None
         self._since = time.time()
         self._zap = Zap(context, loop, self._admit) if keyring is not None else None
 
@@ -83,8 +85,14 @@ class Door:
             There is no socket left for that.
         """
         monitor = failure_monitor(sock)
-        self._monitors.append(monitor)
+        self._monitors[sock] = monitor
         self._loop.watch(monitor, lambda: self._read_monitor(monitor, domain))
+
+    def unwatch(self, sock: Socket) -> None:
+        """Do so no longer, before the socket is closed."""
+        monitor = self._monitors.pop(sock, None)
+        if monitor is not None:
+            self._loop.forget(monitor)
 
     def _read_monitor(self, monitor: Socket, domain: str) -> None:
         for reason in failures(monitor):
@@ -108,6 +116,9 @@ class Door:
     def _admit(self, domain: str, key: bytes, address: str) -> bool:
         why = self.access.objection(domain, key, time.time())
         if why is None:
+            if domain == EVENTS:
+                holder = self.access.holder(key)
+                self.note("events read", ticket=holder.name if holder is not None else "", address=address)
             return True
         self._refused(address, address, domain, why)
         return False
@@ -211,6 +222,8 @@ class Door:
         for grant in ended:
             if min(grant.revoked_at, grant.expires_at) >= self._since:  # others were noted by a hub before this one
                 self.note("ticket ended", name=grant.name, why=grant.objection(wall))
+        if self.feed is not None and any(grant.manages for grant in ended):
+            self.feed.renew()
         return [(grant.name, grant.objection(wall) or "") for grant in ended]
 
     def next_deadline(self) -> float:
@@ -222,13 +235,19 @@ class Door:
     # ---- the record -----------------------------------------------------------------------------------------
 
     def note(self, event: str, **fields: object) -> None:
-        """Write it to the audit log."""
+        """Write it to the audit log, and tell who reads events."""
         if self._audit is not None:
             self._audit.write(event, **fields)
+        self.tell(event, **fields)
+
+    def tell(self, event: str, **fields: object) -> None:
+        """Tell who reads events."""
+        if self.feed is not None:
+            self.feed.publish(event, **fields)
 
     def note_registration(self, request: m.Register, epoch: int, ticket: str, address: str) -> None:
         """Write down who has joined. Who joins again and again does not push what he did before out of the log."""
-        if self._audit is None:
+        if self._audit is None and self.feed is None:
             return
         now = self._loop.now()
         bucket = self._notes.setdefault(ticket, Bucket(NOTES_PER_S, now, NOTES_SAVED_S))
@@ -245,8 +264,10 @@ class Door:
     def close(self) -> None:
         """Nobody comes in any more."""
         self.note("hub stopped")
-        for monitor in self._monitors:
-            self._loop.forget(monitor)
+        if self.feed is not None:
+            self.feed.close()
+        for sock in list(self._monitors):
+            self.unwatch(sock)
         if self._zap is not None:
             self._zap.close()
         if self._audit is not None:

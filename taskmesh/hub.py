@@ -57,7 +57,7 @@ class HubConfig:
     Attributes
     ----------
     address
-        Of the control channel; submit and sink take the two ports after it, or free ones if its port is 0.
+        Of the control channel; submit, sink and events take the three ports after it, or free ones if its port is 0.
     lanes
         First and last port of the lanes; None: any free ones.
     dead_after_s
@@ -72,6 +72,8 @@ class HubConfig:
         How much it takes in.
     keyring
         Its keys and tickets; None: it has none, and whoever reaches it may do everything.
+    events
+        Whether it has an events channel.
     """
 
     address: Address
@@ -82,6 +84,7 @@ class HubConfig:
     store: OpenStore | None = None
     quotas: Quotas = DEFAULT
     keyring: Keyring | None = None
+    events: bool = False
 
 
 class Hub:
@@ -95,6 +98,7 @@ class Hub:
 
     def __init__(self, config: HubConfig, context: Context, loop: Loop) -> None:
         self.config = config
+        self._context = context
         self._loop = loop
         self.incarnation = secrets.randbits(64)
         first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
@@ -148,7 +152,17 @@ class Hub:
             ports = (address.port + 1, address.port + 2) if self.config.address.port else (0, 0)
             submit, sink = (str(address._replace(port=port)) for port in ports)
         self._inboxes = {"client": bind(self._submit, submit), "daemon": bind(self._sink, sink)}
+        if self.config.events:
+            self._open_feed(address)
         return address
+
+    def _open_feed(self, address: Address) -> None:
+        from .feed import Feed
+
+        port = address.port + 3 if self.config.address.port else 0
+        endpoint = f"ipc://{address.host}/e" if address.scheme == "ipc" else str(address._replace(port=port))
+        self.door.feed = Feed(endpoint, self._context, self._loop, self.door)
+        self._loop.add_part(self.door.feed)
 
     # ---- for the reception ----------------------------------------------------------------------------------
 
@@ -275,6 +289,8 @@ class Hub:
         lane = self.lanes.by_instance.pop(action.instance, None)
         if lane is None:
             return
+        how = "dead" if action.dead else "put out" if action.put_out else "goodbye"
+        self.door.tell("left", instance=f"{action.instance:x}", epoch=lane.stream.epoch, how=how)
         if action.dead:
             self.close_lane(lane)
             return

@@ -126,6 +126,7 @@ class Reception:
             "version": __version__,
             "python": PYTHON,
             "secure": hub.door.secure,
+            **({"events": hub.door.feed.endpoint} if holder.manages and hub.door.feed is not None else {}),
             **statistics,
             **{str(kind): count for kind, count in hub.complaints.counts.items()},
         }

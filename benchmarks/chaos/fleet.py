@@ -151,7 +151,7 @@ class Fleet:
     daemons, runners
         How many daemons, and how many runners each.
     ports
-        Free consecutive ports, at least `LANES + 3`.
+        Free consecutive ports, at least `LANES + 4`.
     store
         Where the hub keeps its work: `DISK` (SQLite in `folder`) or `MEMORY`.
     hosts
@@ -164,7 +164,7 @@ class Fleet:
         address = "127.0.0.1" if hosts is None else hosts.address("hub")
         self.address = f"tcp://{address}:{ports[0]}"
         self.hosts = hosts
-        lanes = f"{ports[3]}-{ports[-1]}"
+        lanes = f"{ports[4]}-{ports[-1]}"
         kept = "memory" if store == MEMORY else f"sqlite://{folder}/hub.db"
         hub = ["hub", "--listen", self.address, "--lanes", lanes, "--store", kept]
         self.hub = Member("hub", [*self.on("hub"), *taskmesh(*hub)], folder)

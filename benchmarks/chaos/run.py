@@ -85,11 +85,11 @@ def run(
     from tests.system.ports import free_ports
 
     if not netns:
-        return _run(plan, folder, progress, free_ports(LANES + 3), None, faults)
+        return _run(plan, folder, progress, free_ports(LANES + 4), None, faults)
     names = ["hub", "client", *(f"d{number}" for number in range(1, plan.daemons + 1))]
     with Hosts(names) as hosts:
         kinds = (*plan.kinds, *CUTS) if plan.kinds else ()
-        return _run(plan._replace(kinds=kinds), folder, progress, range(5555, 5558 + LANES), hosts, faults)
+        return _run(plan._replace(kinds=kinds), folder, progress, range(5555, 5559 + LANES), hosts, faults)
 
 
 def _run(

@@ -94,8 +94,10 @@ def no_hub(address: Address, why: str = "") -> RegistrationRefused:
     return RegistrationRefused(f"what answers at {address} is no hub of this release{detail}")
 
 
-def whom_to_ask(hub: str | None, explicit: str | None, insecure: bool) -> tuple[Address, Ticket | None]:
-    """A hub's address, and the ticket to ask it with: an admin's, or else a client's, which is told less.
+def whom_to_ask(
+    hub: str | None, explicit: str | None, insecure: bool, least: Role = Role.CLIENT
+) -> tuple[Address, Ticket | None]:
+    """A hub's address, and the ticket to ask it with: an admin's, or else one of the role `least`, which is told less.
 
     Parameters
     ----------
@@ -105,6 +107,8 @@ def whom_to_ask(hub: str | None, explicit: str | None, insecure: bool) -> tuple[
         The path of a ticket, if one was given.
     insecure
         Whether to do without.
+    least
+        A role whose ticket will do.
 
     Raises
     ------
@@ -117,7 +121,7 @@ def whom_to_ask(hub: str | None, explicit: str | None, insecure: bool) -> tuple[
     usual = address or parse_address(DEFAULT_HUB)
     if insecure or usual.scheme == "ipc":
         return usual, None
-    for role in (Role.CLIENT,) if explicit else (Role.ADMIN, Role.CLIENT):  # an admin's ticket does for a client
+    for role in (least,) if explicit else dict.fromkeys((Role.ADMIN, least)):  # an admin's ticket does for a client
         try:
             ticket = find_ticket(address, role, explicit)
         except NoTicket as error:

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from ..transport.loop import Loop
 
 LEAST_MESSAGE = 1 << 20  # bytes: chunks of small calls and items have an eighth of that
-CHANNELS = 3  # control, submit, sink: consecutive ports
+CHANNELS = 4  # control, submit, sink, events: consecutive ports
 EXAMPLES = examples(
     ("taskmesh hub", "On this machine, port 5555."),
     ("taskmesh hub --listen tcp://127.0.0.1:0", "On free ports; the first line of output names the address."),
     ("taskmesh hub --listen ipc:///run/user/1000/taskmesh", "No ports: sockets in a directory of your own."),
     (
         "taskmesh hub --listen tcp://10.0.0.5:5555 --lanes 5600-5699",
-        "For other machines, which need a ticket each. The firewall lets in 5555-5557 and 5600-5699.",
+        "For other machines, which need a ticket each. The firewall lets in 5555-5558 and 5600-5699.",
     ),
     ("taskmesh ticket create --role worker --name gpu-box", "The ticket for one: bring the file there."),
 )
@@ -50,7 +50,7 @@ def hub(
         typer.Option(
             metavar="ADDRESS",
             envvar="TASKMESH_LISTEN",
-            help="Where to listen: tcp://HOST:PORT or ipc:///DIRECTORY. The two ports after PORT "
+            help="Where to listen: tcp://HOST:PORT or ipc:///DIRECTORY. The three ports after PORT "
             "are taken too. Port 0 picks free ones.",
         ),
     ] = DEFAULT_HUB,
@@ -228,9 +228,9 @@ def _alone(address: Address) -> Iterator[None]:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove the sockets of a hub that has ended: control, submit, sink and lanes."""
+    """Remove the sockets of a hub that has ended: control, submit, sink, events and lanes."""
     for path in directory.iterdir():
-        if path.is_socket() and re.fullmatch(r"[csr]|l\d+", path.name):
+        if path.is_socket() and re.fullmatch(r"[csre]|l\d+", path.name):
             path.unlink(missing_ok=True)
 
 
@@ -273,7 +273,13 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
     stored = store_path(setup.store) is not None
     opened = partial(open_store, setup.store) if stored else None
     config = HubConfig(
-        setup.address, setup.lanes, grace_s=setup.session_grace, store=opened, quotas=setup.quotas, keyring=ring
+        setup.address,
+        setup.lanes,
+        grace_s=setup.session_grace,
+        store=opened,
+        quotas=setup.quotas,
+        keyring=ring,
+        events=True,
     )
     try:
         hub = Hub(config, context, loop)

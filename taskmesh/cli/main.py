@@ -46,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = ("hub", "worker", "status", "ticket")
+VERBS = ("hub", "worker", "status", "events", "ticket")
 
 
 def _add_verbs(names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from .. import __version__
-from ..core.messages import StatusReply, StatusRequest
+from ..core.messages import ControlMessage, StatusReply, StatusRequest
 from ..errors import RegistrationRefused
 from ..security.ticket import Ticket
 from ..transport.endpoints import Address
@@ -107,7 +107,17 @@ def _tables(document: dict[str, Any]) -> Group:
 
 def _document(address: Address, ticket: Ticket | None, timeout: float) -> dict[str, Any]:
     """The hub's status document."""
-    reply = ask(address, ticket, StatusRequest(), timeout)
+    return document_of(ask(address, ticket, StatusRequest(), timeout), address)
+
+
+def document_of(reply: ControlMessage, address: Address) -> dict[str, Any]:
+    """The document in a hub's reply.
+
+    Raises
+    ------
+    RegistrationRefused
+        There is none: what answers at `address` is no hub.
+    """
     try:
         document = json.loads(reply.document) if isinstance(reply, StatusReply) else None
     except (ValueError, RecursionError) as error:

@@ -3,8 +3,9 @@
 Rules (docs/security.md):
 
 - A *grant* is the hub's record of a ticket: a public key with a role, good until it is revoked or expires.
-- A ticket's key opens control, and nothing else. Whoever registers there names a fresh key; that key is the
-  registration from then on: it alone may connect to the registration's lane, and to the inbox of its role.
+- A ticket's key opens control, an admin's the events channel too, and nothing else. Whoever registers names a fresh
+  key; that key is the registration from then on: it alone may connect to the registration's lane, and to the inbox of
+  its role.
 - A frame counts if the key of its connection is that of the registration that its envelope names.
 - A key that is not known may connect to nothing.
 
@@ -21,7 +22,7 @@ from ..errors import LocalProtocolError
 
 KEY_BYTES = 32
 NEVER = float("inf")
-CONTROL, SUBMIT, SINK = "control", "submit", "sink"
+CONTROL, SUBMIT, SINK, EVENTS = "control", "submit", "sink", "events"
 """Channels by name; that of a lane is `lane_domain(epoch)`."""
 
 
@@ -130,10 +131,18 @@ class Access:
         if domain == CONTROL:
             return None if live is not None else self.ticket_objection(key, now)
         if live is None:
+            if domain == EVENTS:
+                return self._events_objection(key, now)
             return f"a key that is no live registration's, on {domain}"
         if domain == lane_domain(live.epoch) or INBOXES.get(domain) == live.peer:
             return None
         return f"the key of {live.peer} {live.instance:x} on {domain}"
+
+    def _events_objection(self, key: bytes, now: float) -> str | None:
+        grant = self.holder(key)
+        if grant is not None and not grant.manages:
+            return f"the {grant.role} ticket {grant.name!r} may not read events: that takes an admin ticket"
+        return self.ticket_objection(key, now)
 
     def ticket_objection(self, key: bytes, now: float) -> str | None:
         """Why `key` is not that of a good ticket."""

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,8 +49,7 @@ class Audit:
         fields
             Its circumstances; what JSON has no form for is written as text.
         """
-        entry = {"time": _now(), "event": event, **fields}
-        line = json.dumps(entry, default=str).encode() + b"\n"
+        line = json.dumps(entry(event, fields), default=str).encode() + b"\n"
         try:
             self._append(line)
             self._failing = False
@@ -89,5 +89,7 @@ class Audit:
             self._fd = -1
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def entry(event: str, fields: Mapping[str, object]) -> dict[str, object]:
+    """What happened, with the time."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"time": now, "event": event, **fields}

@@ -111,6 +111,17 @@ def parse_ports(text: str) -> tuple[int, int]:
     return low, high
 
 
+def reached(endpoint: str, by: str) -> str:
+    """Where an endpoint that a hub has named is reached by who came to it by another of its endpoints.
+
+    A hub that listens on every address names none: it is the one that we came by.
+    """
+    head, _, port = endpoint.rpartition(":")
+    if head in ("tcp://0.0.0.0", "tcp://[::]"):
+        return f"{by.rpartition(':')[0]}:{port}"
+    return endpoint
+
+
 def foreign(endpoint: str) -> str | None:
     """Why whoever answers at an ipc endpoint may be another user: its directory is his, or he can change it.
 

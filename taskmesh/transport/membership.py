@@ -22,7 +22,7 @@ from ..errors import PeerProtocolError
 from ..wire.messages import SECRET_BYTES
 from ..wire.stream import MAX_MESSAGE, Stream, open_envelope, pack_control, unpack_control
 from .curve import Credentials, fresh, present, raw
-from .endpoints import foreign
+from .endpoints import foreign, reached
 from .handshake import HandshakeWatch, of_ticket
 from .loop import Loop
 from .progress import Progress
@@ -313,15 +313,8 @@ class Membership:
             self._loop.watch(self._monitor, self._read_monitor)
         self._lane, self._outbox = lane, outbox
         self._loop.watch(lane, self._read_lane)
-        connect(lane, self._reachable(welcome.lane))
-        connect(outbox, self._reachable(welcome.inbox))
-
-    def _reachable(self, endpoint: str) -> str:
-        """A hub that listens on every address names none: we use the one that we came by."""
-        head, _, port = endpoint.rpartition(":")
-        if head in ("tcp://0.0.0.0", "tcp://[::]"):
-            return f"{self._endpoint.rpartition(':')[0]}:{port}"
-        return endpoint
+        connect(lane, reached(welcome.lane, self._endpoint))
+        connect(outbox, reached(welcome.inbox, self._endpoint))
 
     def _close_lane(self, linger_ms: int = 0) -> None:
         for sock, linger in ((self._lane, 0), (self._outbox, linger_ms)):

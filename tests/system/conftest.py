@@ -15,7 +15,7 @@ import pytest
 from taskmesh import Mesh
 
 from .guarded import Guarded
-from .processes import MARK, Fleet, below, described, mesh_directories, ours, until
+from .processes import MARK, Fleet, below, described, free_ports, mesh_directories, ours, until
 from .raw import Raw
 
 OURS = ("TASKMESH_HUB", "TASKMESH_TICKET", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "PYTHONDONTWRITEBYTECODE")
@@ -93,3 +93,16 @@ def guarded(fleet: Fleet, tmp_path: Path) -> Iterator[Guarded]:
     """A hub with keys, its tickets, and raw sockets."""
     with Raw(fleet.address) as raw:
         yield Guarded(fleet, raw, tmp_path)
+
+
+@pytest.fixture
+def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
+    """A hub that can be started again, with its keys and its work, at the same address."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    fleet = Fleet(tmp_path, f"tcp://127.0.0.1:{free_ports(4)}")
+    try:
+        with Raw(fleet.address) as raw:
+            yield Guarded(fleet, raw, tmp_path)
+    finally:
+        fleet.end()

@@ -324,7 +324,7 @@ def test_a_worker_without_a_ticket_for_that_hub_is_told_how_to_get_one() -> None
 
 
 def test_a_worker_that_is_there_before_its_hub_waits_for_it(fleet: Fleet) -> None:
-    port = free_ports(3)
+    port = free_ports(4)
     worker = fleet.start("worker", f"tcp://127.0.0.1:{port}", "-n", "1")
     worker.says("waiting until a hub is there")
     fleet.hub(listen=f"tcp://127.0.0.1:{port}")
@@ -496,7 +496,7 @@ def test_without_a_verb_help_is_shown_and_it_is_a_mistake() -> None:
     assert "Exit codes" in finished.stdout
 
 
-@pytest.mark.parametrize("verb", ["hub", "worker", "status"])
+@pytest.mark.parametrize("verb", ["hub", "worker", "status", "events"])
 def test_help_shows_examples_and_a_variable_for_every_option(verb: str) -> None:
     finished = taskmesh(verb, "--help")
     assert finished.returncode == 0

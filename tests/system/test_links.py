@@ -41,9 +41,9 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
     Nothing is encrypted: the proxy puts its own address in place of the hub's where the hub names its lanes. Else only
     control would pass it.
     """
-    ports = free_ports(3 + LANES)
+    ports = free_ports(4 + LANES)
     with Proxy(ports) as proxy:
-        options = ("--insecure", "--lanes", f"{ports[3]}-{ports[-1]}")
+        options = ("--insecure", "--lanes", f"{ports[4]}-{ports[-1]}")
         fleet = Fleet(tmp_path, f"tcp://127.0.0.1:{ports[0]}", options, by=f"tcp://{NEAR}:{ports[0]}")
         try:
             fleet.worker()

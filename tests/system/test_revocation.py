@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pickle
 import signal
-from collections.abc import Iterator
 from concurrent.futures import Future
-from pathlib import Path
 
 import pytest
 import zmq
@@ -16,23 +14,10 @@ from taskmesh.core import messages as m
 from taskmesh.wire.payload import dump_body
 
 from .guarded import Guarded
-from .processes import Fleet, free_ports, until
-from .raw import Raw, RawPeer, call, keys_of
+from .processes import until
+from .raw import RawPeer, call, keys_of
 from .tasks import double, hold, note
 from .test_cli import taskmesh
-
-
-@pytest.fixture
-def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
-    """A hub that can be started again, with its keys and its work, at the same address."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    fleet = Fleet(tmp_path, f"tcp://127.0.0.1:{free_ports(3)}")
-    try:
-        with Raw(fleet.address) as raw:
-            yield Guarded(fleet, raw, tmp_path)
-    finally:
-        fleet.end()
 
 
 def revoke(guarded: Guarded, name: str) -> None:

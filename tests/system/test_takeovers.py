@@ -67,8 +67,8 @@ class Squatter:
 @pytest.fixture
 def lasting(tmp_path: Path) -> Iterator[Fleet]:
     """A hub that can be started again at its address, and has one runner."""
-    port = free_ports(3 + LANES)
-    fleet = Fleet(tmp_path, f"tcp://127.0.0.1:{port}", ["--lanes", f"{port + 3}-{port + 2 + LANES}"])
+    port = free_ports(4 + LANES)
+    fleet = Fleet(tmp_path, f"tcp://127.0.0.1:{port}", ["--lanes", f"{port + 4}-{port + 3 + LANES}"])
     try:
         yield fleet
     finally:
@@ -98,10 +98,10 @@ def test_what_anybody_could_say_in_the_place_of_a_hub_ends_nobody(
 
 
 def test_who_finds_no_lane_free_asks_again(tmp_path: Path) -> None:
-    port = free_ports(4)
-    fleet = Fleet(tmp_path, f"tcp://127.0.0.1:{port}", ["--lanes", f"{port + 3}-{port + 3}"])
+    port = free_ports(5)
+    fleet = Fleet(tmp_path, f"tcp://127.0.0.1:{port}", ["--lanes", f"{port + 4}-{port + 4}"])
     try:
-        with socket.create_server(("127.0.0.1", port + 3)) as taken:  # by another user of this machine
+        with socket.create_server(("127.0.0.1", port + 4)) as taken:  # by another user of this machine
             worker = fleet._start("worker", fleet.address, "-n", "1")
             until(lambda: "no free port" in fleet.hub.output, "it was refused")
             assert taken.fileno() >= 0
