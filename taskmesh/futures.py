@@ -17,6 +17,7 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -33,6 +34,13 @@ __all__ = ["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "Future", "as_
 
 _STATE = threading.RLock()
 _FINAL = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
+
+
+class Sleeper(Protocol):
+    """Waits for a future: a lock that it holds, or a `_Bell`."""
+
+    def release(self) -> None:
+        """Wake up."""
 
 
 class Place(Protocol):
@@ -72,7 +80,7 @@ class Future(concurrent.futures.Future[T]):
     _result: Any = None
     _exception: BaseException | None = None
     _watched = False  # somebody waits, or has a Condition or a callback here
-    _sleepers: list[threading.Lock] | None = None
+    _sleepers: list[Sleeper] | None = None
     _cond: threading.Condition | None = None
     _waits: list[Any] | None = None
     _calls: list[Callable[[Any], object]] | None = None
@@ -302,7 +310,8 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
                     waiter.add_result(future)
             future._condition.notify_all()
             callbacks, future._calls = future._calls, None
-    for sleeper in future._sleepers or ():
+    sleepers, future._sleepers = future._sleepers, None  # a bell knows its future
+    for sleeper in sleepers or ():
         sleeper.release()
     for callback in callbacks or ():
         try:
@@ -348,7 +357,8 @@ def wait(
         `ALL_COMPLETED`, `FIRST_COMPLETED` or `FIRST_EXCEPTION`.
     """
     chosen = set(futures)
-    _flush(chosen)
+    for place in _places(chosen):
+        place.flush()
     if return_when != ALL_COMPLETED:
         result = concurrent.futures.wait(chosen, timeout, return_when)
         return DoneAndNotDone(result.done, result.not_done)
@@ -376,10 +386,65 @@ def as_completed(
     ------
     TimeoutError
         Not all of them were done `timeout` seconds after the call.
+    RuntimeError
+        Called in a callback, before all were done: see `Future.result`.
     """
     chosen = set(futures)
-    _flush(chosen)
-    return concurrent.futures.as_completed(chosen, timeout)
+    for place in _places(chosen):
+        place.before_waiting()
+    if not all(isinstance(future, Future) for future in chosen):
+        return concurrent.futures.as_completed(chosen, timeout)
+    return _as_they_end(chosen, timeout)  # type: ignore[arg-type]
+
+
+def _as_they_end(left: set[Future[T]], timeout: float | None) -> Iterator[Future[T]]:
+    """What the standard function does, without a Condition for each future: 50,000 of those take 40 MB."""
+    end = None if timeout is None else monotonic() + timeout
+    count = len(left)
+    ended: SimpleQueue[Future[T]] = SimpleQueue()
+    _ring(left, ended)
+    try:
+        while left:
+            try:
+                future = ended.get(timeout=None if end is None else max(0.0, end - monotonic()))
+            except Empty:
+                raise TimeoutError(f"{len(left)} (of {count}) futures unfinished") from None
+            left.remove(future)
+            yield future
+            del future  # whoever asked for it may be done with it: it must not be kept until the next has ended
+    finally:
+        _ring_no_more(left, ended)
+
+
+class _Bell(NamedTuple):
+    """Sleeps in place of somebody who waits for many futures, and is woken like him."""
+
+    future: Future[Any]
+    ended: SimpleQueue[Any]
+
+    def release(self) -> None:
+        """The future has ended."""
+        self.ended.put(self.future)
+
+
+def _ring(futures: Iterable[Future[Any]], ended: SimpleQueue[Any]) -> None:
+    """Have each future in the queue when it has ended."""
+    for future in futures:
+        with _STATE:
+            pending = future._state == PENDING
+            if pending:
+                future._sleepers = [*(future._sleepers or ()), _Bell(future, ended)]
+                future._watched = True
+        if not pending:
+            ended.put(future)
+
+
+def _ring_no_more(futures: Iterable[Future[Any]], ended: SimpleQueue[Any]) -> None:
+    """Nobody waits for them any more."""
+    for future in futures:
+        bell = _Bell(future, ended)
+        with _STATE:
+            future._sleepers = [other for other in future._sleepers or () if other != bell]
 
 
 def gather(*futures: Any, timeout: float | None = None) -> list[Any]:
@@ -410,7 +475,6 @@ def _gather(value: Any, end: float | None) -> Any:
     raise TypeError(f"gather takes futures and lists of them, not {type(value).__name__}")
 
 
-def _flush(futures: Iterable[concurrent.futures.Future[Any]]) -> None:
-    """Send what is still being gathered, once for each function."""
-    for place in {f._place for f in futures if isinstance(f, Future) and not f.done()}:
-        place.flush()
+def _places(futures: Iterable[concurrent.futures.Future[Any]]) -> set[Place]:
+    """Where those are that have not ended: one for each function."""
+    return {future._place for future in futures if isinstance(future, Future) and not future.done()}

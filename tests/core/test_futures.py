@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import pickle
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from itertools import permutations
@@ -273,6 +274,43 @@ def test_futures_come_in_the_order_in_which_they_end(
 def test_as_completed_gives_up_in_time(make: Make) -> None:
     with pytest.raises(TimeoutError):
         next(as_completed([make()], timeout=0))
+
+
+def test_as_completed_counts_each_future_once_and_those_of_others_too(make: Make) -> None:
+    ours, theirs = make(), concurrent.futures.Future[int]()
+    value(ours, 1)
+    theirs.set_result(2)
+    assert list(as_completed([ours, ours])) == [ours]
+    assert set(as_completed([ours, theirs, theirs])) == {ours, theirs}
+    assert list(as_completed([])) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_as_completed_makes_no_conditions_and_keeps_nothing(make: Make, ending: str) -> None:
+    futures = [make() for _ in range(3)]
+    coming: Any = as_completed(futures, LONG)
+    thread, results = in_thread(lambda: [next(coming).id, next(coming).id])
+    until(lambda: all(future._sleepers for future in futures))
+    for future in futures[:2]:
+        ENDINGS[ending](future)
+    thread.join(LONG)
+    assert results == [[future.id for future in futures[:2]]]
+    assert all(future._cond is None for future in futures)
+    assert futures[2]._sleepers
+    gone = weakref.ref(futures[0])
+    futures[0] = futures[1]
+    assert gone() is None  # without the garbage collector's help
+    coming.close()
+    assert not futures[2]._sleepers
+
+
+def test_threads_that_settle_while_several_wait_for_what_ends_lose_nothing(make: Make) -> None:
+    futures = [make() for _ in range(600)]
+    waiters = [in_thread(lambda: sorted(map(id, as_completed(futures, LONG)))) for _ in range(3)]
+    settlers = [in_thread(lambda n=n: [*map(value, futures[n::3])]) for n in range(3)]  # type: ignore[misc]
+    for thread, _ in [*waiters, *settlers]:
+        thread.join(LONG)
+    assert [results for _, results in waiters] == [[sorted(map(id, futures))]] * 3
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
