@@ -3,6 +3,7 @@
 The standard Future builds a Condition when it is made (7 µs); ours makes it when somebody first needs one (0.5 µs
 otherwise), and `result()` does not. Everything that the standard class keeps in its constructor is made on first need
 by the properties below, so that its own methods, `concurrent.futures.wait` and `asyncio.wrap_future` work unchanged.
+What a future has is in slots, without a dictionary of 270 bytes, and whoever watches it in one of them.
 
 Rule: a future changes state under `_STATE`, the lock under which its Condition is made, and under that Condition if
 there is one. So whoever settles a future sees every Condition that was made before, and whoever makes one later sees
@@ -43,6 +44,18 @@ class Sleeper(Protocol):
         """Wake up."""
 
 
+class _Watch:
+    """Who watches a future that has not ended."""
+
+    __slots__ = ("callbacks", "condition", "sleepers", "waiters")
+
+    def __init__(self) -> None:
+        self.condition: threading.Condition | None = None
+        self.sleepers: list[Sleeper] = []
+        self.waiters: list[Any] = []
+        self.callbacks: list[Callable[[Any], object]] = []
+
+
 class Place(Protocol):
     """Where a future's task is: its spec, and who can act on it."""
 
@@ -76,51 +89,52 @@ class Future(concurrent.futures.Future[T]):
     runner, and stays False here.
     """
 
-    _state: str = PENDING
-    _result: Any = None
-    _exception: BaseException | None = None
-    _watched = False  # somebody waits, or has a Condition or a callback here
-    _sleepers: list[Sleeper] | None = None
-    _cond: threading.Condition | None = None
-    _waits: list[Any] | None = None
-    _calls: list[Callable[[Any], object]] | None = None
+    __slots__ = ("_chunk", "_exception", "_index", "_place", "_result", "_state", "_watch")
+    _state: str
+    _result: Any
+    _exception: BaseException | None
+    _watch: _Watch | None
 
     def __init__(self, place: Place, chunk: OpenChunk[Any], index: int) -> None:
         self._place = place
         self._chunk = chunk
         self._index = index
+        self._state = PENDING
+        self._result = self._exception = self._watch = None
+
+    def _watched(self) -> _Watch:
+        """Who watches; under `_STATE`."""
+        if self._watch is None:
+            self._watch = _Watch()
+        return self._watch
 
     # What the standard class keeps from its constructor on, made on first need.
 
     @property
     def _condition(self) -> threading.Condition:
         with _STATE:
-            if self._cond is None:
-                self._cond = threading.Condition()
-                self._watched = True
-            return self._cond
+            watch = self._watched()
+            if watch.condition is None:
+                watch.condition = threading.Condition()
+            return watch.condition
 
     @_condition.setter
     def _condition(self, value: threading.Condition) -> None:  # so that type checkers see an attribute, as it was
-        self._cond = value
+        self._watched().condition = value
 
     @property
     def _waiters(self) -> list[Any]:
         with _STATE:
-            if self._waits is None:
-                self._waits = []
-            return self._waits
+            return self._watched().waiters
 
     @_waiters.setter
     def _waiters(self, value: list[Any]) -> None:
-        self._waits = value
+        self._watched().waiters = value
 
     @property
     def _done_callbacks(self) -> list[Callable[[Any], object]]:
         with _STATE:
-            if self._calls is None:
-                self._calls = []
-            return self._calls
+            return self._watched().callbacks
 
     @property
     def id(self) -> str:
@@ -241,11 +255,9 @@ class Future(concurrent.futures.Future[T]):
             with _STATE:
                 pending = self._state == PENDING
                 if pending:
-                    self._sleepers = [*(self._sleepers or ()), lock]
-                    self._watched = True
+                    self._watched().sleepers.append(lock)
             if pending and not lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-                with _STATE:
-                    self._sleepers = [other for other in self._sleepers or () if other is not lock]
+                _forget(self, lock)
         if self._state == PENDING:
             raise TimeoutError(f"task {self.id} of {self._place.name} has not ended after {timeout:g} s")
         if self._state != FINISHED:
@@ -266,7 +278,7 @@ def settle_values(futures: Sequence[Future[Any]], values: Sequence[Any]) -> None
     watched: list[tuple[Future[Any], Any]] = []
     with _STATE:
         for future, value in zip(futures, values, strict=True):
-            if future._watched:
+            if future._watch is not None:
                 watched.append((future, value))
             elif future._state == PENDING:
                 future._result = value
@@ -292,28 +304,32 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
     `wait` and `as_completed` read the state and leave their waiter under it, and would count a future twice otherwise.
     The Condition comes before `_STATE`, in which order the standard functions take them as well.
     """
-    callbacks: list[Callable[[Any], object]] | None = None
     with _STATE:
-        bare = future._cond is None
-        if bare and not _end(future, state, result, error):
+        condition = future._watch.condition if future._watch is not None else None
+        if condition is None and not _end(future, state, result, error):
             return
-    if not bare:
-        with future._condition:
+    if condition is not None:
+        with condition:
             if not _end(future, state, result, error):
                 return
-            for waiter in future._waits or ():
+            for waiter in future._waiters:
                 if state != FINISHED:
                     waiter.add_cancelled(future)
                 elif error is not None:
                     waiter.add_exception(future)
                 else:
                     waiter.add_result(future)
-            future._condition.notify_all()
-            callbacks, future._calls = future._calls, None
-    sleepers, future._sleepers = future._sleepers, None  # a bell knows its future
-    for sleeper in sleepers or ():
+            condition.notify_all()
+    with _STATE:
+        watch = future._watch
+        if watch is None:
+            return
+        if watch.condition is None:  # else somebody may hold it, and is going to release the one that he finds here
+            future._watch = None
+        (sleepers, watch.sleepers), (callbacks, watch.callbacks) = (watch.sleepers, []), (watch.callbacks, [])
+    for sleeper in sleepers:
         sleeper.release()
-    for callback in callbacks or ():
+    for callback in callbacks:
         try:
             callback(future)
         except BaseException:  # user code, and even its sys.exit() must not end the receive thread
@@ -433,8 +449,7 @@ def _ring(futures: Iterable[Future[Any]], ended: SimpleQueue[Any]) -> None:
         with _STATE:
             pending = future._state == PENDING
             if pending:
-                future._sleepers = [*(future._sleepers or ()), _Bell(future, ended)]
-                future._watched = True
+                future._watched().sleepers.append(_Bell(future, ended))
         if not pending:
             ended.put(future)
 
@@ -442,9 +457,13 @@ def _ring(futures: Iterable[Future[Any]], ended: SimpleQueue[Any]) -> None:
 def _ring_no_more(futures: Iterable[Future[Any]], ended: SimpleQueue[Any]) -> None:
     """Nobody waits for them any more."""
     for future in futures:
-        bell = _Bell(future, ended)
-        with _STATE:
-            future._sleepers = [other for other in future._sleepers or () if other != bell]
+        _forget(future, _Bell(future, ended))
+
+
+def _forget(future: Future[Any], sleeper: Sleeper) -> None:
+    with _STATE, contextlib.suppress(ValueError):
+        if future._watch is not None:
+            future._watch.sleepers.remove(sleeper)
 
 
 def gather(*futures: Any, timeout: float | None = None) -> list[Any]:

@@ -87,22 +87,28 @@ def until(condition: Callable[[], object]) -> None:
     raise AssertionError("it did not happen")
 
 
+def sleepers(future: Future[Any]) -> list[Any]:
+    """Who waits for it, and not by a Condition."""
+    return future._watch.sleepers if future._watch is not None else []
+
+
 # ---- one future -----------------------------------------------------------------------------------------------------
 
 
 def test_a_future_costs_no_condition_until_somebody_needs_one(make: Make) -> None:
     future = make()
-    assert future._cond is None
+    assert future._watch is None
     value(future, 3)
     assert future.result() == 3
-    assert future._cond is None
+    assert future._watch is None
     waiting = make()
     thread, results = in_thread(waiting.result)
-    until(lambda: waiting._sleepers)
+    until(lambda: sleepers(waiting))
     value(waiting, 4)
     thread.join(LONG)
     assert results == [4]
-    assert waiting._cond is None
+    assert waiting._watch is None
+    assert not waiting.__dict__
 
 
 def test_it_knows_its_task(make: Make) -> None:
@@ -167,7 +173,7 @@ def test_a_cancel_that_is_not_granted_changes_nothing(make: Make, spot: Spot) ->
 def test_everyone_who_waits_is_woken(make: Make) -> None:
     future = make()
     threads = [in_thread(future.result) for _ in range(3)] + [in_thread(future.exception)]
-    until(lambda: len(future._sleepers or ()) == 4)
+    until(lambda: len(sleepers(future)) == 4)
     value(future, 7)
     for thread, _ in threads:
         thread.join(LONG)
@@ -178,7 +184,7 @@ def test_who_gave_up_waiting_is_forgotten(make: Make) -> None:
     future = make()
     with pytest.raises(TimeoutError):
         future.result(0)
-    assert not future._sleepers
+    assert not sleepers(future)
     value(future, 1)
     assert future.result(0) == 1
 
@@ -249,7 +255,7 @@ def test_waiting_is_as_the_standard_function_does_it(
     assert (result.done, result.not_done) == ({done}, {pending})
     thread, results = in_thread(lambda: function([done, pending], LONG, return_when))
     if not returns:
-        until(lambda: pending._watched)
+        until(lambda: pending._watch)
         value(pending)
     thread.join(LONG)
     assert results
@@ -290,18 +296,18 @@ def test_as_completed_makes_no_conditions_and_keeps_nothing(make: Make, ending: 
     futures = [make() for _ in range(3)]
     coming: Any = as_completed(futures, LONG)
     thread, results = in_thread(lambda: [next(coming).id, next(coming).id])
-    until(lambda: all(future._sleepers for future in futures))
+    until(lambda: all(sleepers(future) for future in futures))
     for future in futures[:2]:
         ENDINGS[ending](future)
     thread.join(LONG)
     assert results == [[future.id for future in futures[:2]]]
-    assert all(future._cond is None for future in futures)
-    assert futures[2]._sleepers
+    assert [future._watch is None for future in futures] == [True, True, False]
+    assert sleepers(futures[2])
     gone = weakref.ref(futures[0])
     futures[0] = futures[1]
     assert gone() is None  # without the garbage collector's help
     coming.close()
-    assert not futures[2]._sleepers
+    assert not sleepers(futures[2])
 
 
 def test_threads_that_settle_while_several_wait_for_what_ends_lose_nothing(make: Make) -> None:
