@@ -8,9 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from .options import LogLevel
 
 notices = logging.getLogger("taskmesh.notice")
@@ -39,6 +36,9 @@ def set_up(level: LogLevel) -> None:
     """Send the log to stderr."""
     handler: logging.Handler
     if sys.stderr.isatty():
+        from rich.console import Console  # nobody waits for it where there is no terminal
+        from rich.logging import RichHandler
+
         handler = RichHandler(
             console=Console(stderr=True),
             show_path=False,

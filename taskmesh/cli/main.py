@@ -11,8 +11,6 @@ from importlib import import_module
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from .. import __version__
 from ..errors import TaskmeshError
@@ -126,6 +124,9 @@ def _usage(error: BaseException) -> str:
 
 
 def _complain(code: ExitCode, text: str) -> ExitCode:
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(Text.assemble(("taskmesh: ", "bold red"), " ".join(text.split())))
     return code
