@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskmesh.core.credit import DOSE_S, TINY_GROWTH, Pace
+from taskmesh.core.credit import AHEAD_S, DOSE_S, TINY_GROWTH, Pace, room
 
 
 def pace(*reports: tuple[int, float]) -> Pace:
@@ -44,3 +44,34 @@ def test_many_short_tasks_outweigh_one_that_took_longer() -> None:
 
 def test_tasks_of_a_report_that_is_small_beside_what_was_known_count_half() -> None:
     assert pace((1000, 1e-3), (1, 3e-3)).mean_s == 2e-3
+
+
+# ---- the room of a daemon -------------------------------------------------------------------------------------------
+
+
+def held(tasks: int, task_s: float) -> tuple[int, float]:
+    """What a daemon holds: tasks, and their price in seconds."""
+    return tasks, tasks * task_s
+
+
+def test_tiny_tasks_are_handed_out_by_the_dose_while_there_is_enough_to_do() -> None:
+    tiny = pace((100_000, 1e-6))
+    dose, credit = tiny.dose(), round(2 * AHEAD_S / 1e-6)
+    assert room(2, *held(credit - dose + 1, 1e-6), tiny) == 0
+    assert room(2, *held(credit - dose - 2, 1e-6), tiny) >= dose
+
+
+def test_a_daemon_that_will_soon_have_nothing_to_do_gets_crumbs_too() -> None:
+    known = pace((4, 1e-6))  # trusted for a few tasks only
+    assert room(2, *held(4, 1e-6), known) == known.trusted()
+    assert room(2, *held(1000, 1e-6), known) > 0
+
+
+def test_longer_tasks_are_handed_out_one_by_one_as_ever() -> None:
+    known = pace((1000, 1e-3))
+    assert 0 < room(2, *held(58, 1e-3), known) < known.dose()
+
+
+def test_a_tiny_task_is_held_ahead_of_need_behind_long_ones() -> None:
+    assert room(2, 2, 100.0, pace((1000, 1e-6))) == 2
+    assert room(2, 4, 100.0, pace((1000, 1e-6))) == 0
