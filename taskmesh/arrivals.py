@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from .cancelling import Questions
 from .core import messages as m
@@ -19,19 +19,6 @@ from .futures import Future, settle_cancelled, settle_error
 from .outcomes import settle
 
 Spec = ClientSpec[Future[Any]]
-
-
-class MapOwner(Protocol):
-    """Takes the outcomes of a map's chunks."""
-
-    def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None:
-        """An outcome, and which of the offsets that it speaks of had not ended before."""
-
-    def refuse(self, first: int, left: Ranges, error: BaseException) -> None:
-        """These offsets of a chunk will never run."""
-
-    def fail(self, error: BaseException) -> None:
-        """There will be no more outcomes."""
 
 
 class Arrivals:
@@ -71,8 +58,7 @@ class Arrivals:
             return
         sent, spec = delivery.chunk, delivery.spec
         if sent.owner is not None:
-            owner: MapOwner = sent.owner  # type: ignore[assignment]
-            owner.deliver(outcome, delivery.fresh)
+            sent.owner.deliver(outcome, delivery.fresh)
         elif outcome.form == m.Form.CANCELLED:
             for future in sent.waiters[outcome.lo : outcome.hi]:
                 settle_cancelled(future)
@@ -90,8 +76,7 @@ class Arrivals:
         sent, left = rejected
         error = HubFull(f"the hub at {self._hub} did not take tasks of {spec.name}: {message.why}")
         if sent.owner is not None:
-            owner: MapOwner = sent.owner  # type: ignore[assignment]
-            owner.refuse(message.first, left, error)
+            sent.owner.refuse(message.first, left, error)
         for lo, hi in left:
             for future in sent.waiters[lo:hi]:
                 settle_error(future, error)

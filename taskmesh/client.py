@@ -17,13 +17,14 @@ from time import monotonic
 from typing import Any, Protocol
 
 from . import __version__
-from .arrivals import Arrivals, MapOwner, Spec
+from .arrivals import Arrivals, Spec
 from .cancelling import Questions
 from .collector import Collector
 from .core import messages as m
+from .core.gathering import Gathering
 from .core.quota import largest_part
 from .core.ranges import Ranges, add
-from .core.session import CHUNK_BYTES, CHUNK_TASKS, LINGER_S, WEIGHT, Session
+from .core.session import CHUNK_BYTES, CHUNK_TASKS, WEIGHT, MapOwner, Session
 from .errors import HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError
 from .futures import Future, settle_error
 from .sizes import show_size
@@ -140,11 +141,9 @@ class Client:
         self._waker = Waker(self._loop)
         self.wake = self._waker.wake
         self.window = Window(window, window_timeout, lambda: self.session.weight, self._over)
-        self._armed = False  # the receive thread is to send what is being gathered,
-        self._gather_until = 0.0  # at this monotonic time
+        self._gathering = Gathering()
         self._collector = Collector()
         self._due = 0.0  # when the registration or the link needs attention although nothing arrived
-        self._sent_at = 0.0
         self._welcomed = threading.Event()
         self._gone = threading.Event()  # the hub said goodbye to our Close
         self._settled = threading.Event()
@@ -233,17 +232,18 @@ class Client:
             chunk.size += size
             if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
                 self._seal(spec)
-                self._collector.burst(self._sent_at)
-            elif len(calls) == 1:
-                now = monotonic()
-                # Of one call after the other none waits for company, and the receive thread is not woken for it.
-                if not self.session.weight or now - self._sent_at >= LINGER_S:
-                    self._seal(spec)
-                elif not self._armed:
-                    self._armed = True
-                    self._gather_until = 0.0 if self.in_receive_thread() else now + LINGER_S
-                    self.wake()
+                self._collector.burst(self._gathering.sent_at)
+            elif len(calls) == 1 or self._gathering.due == NEVER:  # the latter if another call was interrupted here
+                self._gather(spec)
         return future
+
+    def _gather(self, spec: Spec) -> None:
+        """A call that may have to wait for company. If it goes at once the receive thread is not woken for it."""
+        now = monotonic()
+        if self._gathering.goes_at_once(now, self.session.weight > 0):
+            self._seal(spec)
+        elif self._gathering.begin(now, self.in_receive_thread()):
+            self.wake()
 
     def submit_items(
         self, place: Place, leaves: list[bytes], items: list[int], grain: int, owner: MapOwner
@@ -336,7 +336,7 @@ class Client:
             unsent.popleft()
         for message in messages:
             stream.send(message)
-        self._sent_at = monotonic()
+        self._gathering.sent_at = monotonic()
         self.membership.pump(self._loop.now())
 
     def _send_unsent(self) -> None:
@@ -466,7 +466,7 @@ class Client:
 
     def on_time(self, now: float) -> None:
         """Send what was gathered for a millisecond, and keep the registration alive."""
-        gathered = monotonic() >= self._gather_until if self._armed else bool(self.session.filling)
+        gathered = self._gathering.ready(monotonic(), bool(self.session.filling))
         if gathered or self._retired or self.session.unsent:
             self._send_gathered()
         elif now < self._due and not self.membership.touched:
@@ -481,7 +481,7 @@ class Client:
 
     def _send_gathered(self) -> None:
         with self.lock:
-            self._armed = False
+            self._gathering.end()
             if self.error is not None or self.membership.stream is None:
                 return
             self._send_unsent()
@@ -512,8 +512,8 @@ class Client:
         if self.membership.touched:
             return 0.0
         deadline = self._due
-        if self._armed:
-            left_s = self._gather_until - monotonic()
+        if self._gathering.due < NEVER:
+            left_s = self._gathering.due - monotonic()
             if left_s <= 0.0:
                 return 0.0  # a wait of some microseconds would be rounded up to a millisecond
             deadline = min(deadline, self._loop.now() + left_s)
@@ -531,7 +531,7 @@ class Client:
             self.error = error
             waiting, owners = self.session.give_up()
         for owner in owners:
-            owner.fail(error)  # type: ignore[attr-defined]  # a `MapOwner`
+            owner.fail(error)
         for future in waiting:
             settle_error(future, error)
         self._questions.end()

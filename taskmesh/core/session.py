@@ -8,8 +8,7 @@ append, and a chunk that is being sealed is frozen first: sealing it can be repe
 no notice of a chunk that it has. Whatever else callers compose goes to `unsent` first, and the receive thread sends
 what they did not.
 
-Rules: a chunk is sent when nothing was sent for 1 ms (a lone call goes at once), or when 512 tasks or 64 KiB wait;
-the receive thread sends the rest within 1 ms. (One message per task cost ten times as much.)
+A chunk is full at 512 tasks or 64 KiB; when one goes that is not full, `gathering` decides.
 
 What is unsettled is weighed, so that a shell can make callers wait (`window`): the bytes of its payload until its chunk
 has ended, and 512 bytes for each call (each leaf of a map) for what is kept around it here and at the hub.
@@ -20,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ..errors import LocalProtocolError
 from . import messages as m
@@ -30,10 +29,22 @@ from .ranges import Ranges, count, overlap, subtract
 
 CHUNK_TASKS = 512
 CHUNK_BYTES = 64 * 1024
-LINGER_S = 0.001
 WEIGHT = 512  # bytes that a call, or a leaf of a map, is counted as besides its payload
 
 W = TypeVar("W")
+
+
+class MapOwner(Protocol):
+    """Takes the outcomes of a map's chunks."""
+
+    def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None:
+        """An outcome, and which of the offsets that it speaks of had not ended before."""
+
+    def refuse(self, first: int, left: Ranges, error: BaseException) -> None:
+        """These offsets of a chunk will never run."""
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no more outcomes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +70,7 @@ class SentChunk(Generic[W]):
 
     chunk: Chunk
     waiters: list[W]
-    owner: object | None
+    owner: MapOwner | None
     left: Ranges
     fixed: int
     each: int
@@ -200,7 +211,7 @@ class Session(Generic[W]):
         self.filling.discard(spec)
 
     def add_items(
-        self, spec: ClientSpec[W], leaves: list[bytes], items: list[int], grain: int, owner: object
+        self, spec: ClientSpec[W], leaves: list[bytes], items: list[int], grain: int, owner: MapOwner
     ) -> m.Submit:
         """A chunk of map leaves, `items[i]` tasks in `leaves[i]`; the caller has sealed the spec and records it."""
         chunk = Chunk(
@@ -294,10 +305,10 @@ class Session(Generic[W]):
             messages.append(m.Retire(self._numbers))  # the hub drops all that were passed over: up to here
         return messages
 
-    def give_up(self) -> tuple[list[W], list[object]]:
+    def give_up(self) -> tuple[list[W], list[MapOwner]]:
         """Nothing will end any more: forget all that is unsettled. Returns waiters, and owners of maps."""
         waiters: list[W] = []
-        owners: dict[int, object] = {}
+        owners: dict[int, MapOwner] = {}
         for spec in self.specs.values():
             for sent in spec.sent.values():
                 if sent.owner is not None:

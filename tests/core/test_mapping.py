@@ -52,9 +52,7 @@ class Clock(threading.Condition):
         return True
 
 
-def fed(
-    monkeypatch: pytest.MonkeyPatch, hub: Hub, items: int, *meanwhile: tuple[float, int]
-) -> list[Any]:
+def fed(monkeypatch: pytest.MonkeyPatch, hub: Hub, items: int, *meanwhile: tuple[float, int]) -> list[Any]:
     """Feed a map of so many items; returns after how many chunks it waited, and how long at most."""
     run = MapRun(cast(Any, hub), cast(Any, None), Source((range(items),), 2048, False, "f"), 1, None, None)
     hub.run, clock = run, Clock(hub)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from taskmesh.core.session import WEIGHT, ClientSpec, Session
 from taskmesh.errors import LocalProtocolError
 
 D = b"0123456789abcdef"
+NOBODY: Any = object()  # who takes the outcomes of a map; it gets none here
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def test_calls_are_numbered_in_order_over_chunks(session: Session[str]) -> None:
     first, second = sealed(session, spec, "a", "bc"), sealed(session, spec, "d")
     assert (first.chunk.first, first.chunk.count, first.chunk.payload) == (0, 2, b"abc")
     assert (second.chunk.first, second.chunk.count) == (2, 1)
-    assert session.add_items(spec, [b"xyz"], [3], 1, object()).chunk.first == 3
+    assert session.add_items(spec, [b"xyz"], [3], 1, NOBODY).chunk.first == 3
     assert session.unsettled == 6
 
 
@@ -179,7 +182,7 @@ def test_what_is_unsettled_is_weighed_until_it_has_ended(session: Session[str]) 
     assert session.weight == 7 + WEIGHT, "the chunk's payload is kept until all of it has ended"
     session.outcome(ok(0, 0, 3))
     assert session.weight == 0
-    session.add_items(spec, [b"xyz", b"uv"], [300, 300], 1, object())
+    session.add_items(spec, [b"xyz", b"uv"], [300, 300], 1, NOBODY)
     assert session.weight == 5 + 2 * WEIGHT, "a leaf of a map counts once"
     session.outcome(ok(3, 0, 600))
     assert session.weight == 0
@@ -226,7 +229,7 @@ def test_what_is_offered_again_is_not_sent_a_second_time_behind_newer_chunks(ses
     """The hub takes the chunks of a spec in order, and an older one for a repetition."""
     spec = define(session)
     session.unsent.clear()
-    session.add_items(spec, [b"x"], [1], 1, object())
+    session.add_items(spec, [b"x"], [1], 1, NOBODY)
     session.open_chunk(spec).calls.append((b"a", "a"))
     session.seal(spec)  # and the caller is stopped before `sealed`
     offered = session.offer_again()
@@ -238,7 +241,7 @@ def test_what_is_offered_again_is_not_sent_a_second_time_behind_newer_chunks(ses
 
 def test_who_waits_is_told_once_when_a_session_gives_up(session: Session[str]) -> None:
     spec = define(session)
-    owner = object()
+    owner: Any = object()
     sealed(session, spec, "a")
     session.add_items(spec, [b"x"], [1], 1, owner)
     session.add_items(spec, [b"x"], [1], 1, owner)
@@ -288,7 +291,7 @@ def test_no_reset_and_no_stopped_caller_loses_a_task(steps: list[str]) -> None:
             send(session.seal(spec))
             session.sealed(spec)
             if step == "items":
-                session.add_items(spec, [b"xx"], [2], 1, object())
+                session.add_items(spec, [b"xx"], [2], 1, NOBODY)
                 tasks += 2
         elif step == "stop":
             session.seal(spec)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskmesh.core import messages as m
+from taskmesh.core.gathering import LINGER_S
 from taskmesh.core.ranges import Ranges
-from taskmesh.core.session import LINGER_S, ClientSpec, Session
+from taskmesh.core.session import ClientSpec, Session
 from taskmesh.transport.membership import Membership
 from taskmesh.wire.payload import digest_of
 
@@ -102,7 +103,7 @@ class SimulatedClient:
     def map(self, spec: ClientSpec[Ticket], leaves: list[str], grain: int) -> None:
         """One task for each letter of each leaf."""
         self.seal(spec)
-        tickets = [self._ticket(spec, kind) for leaf in leaves for kind in leaf]
+        tickets: Any = [self._ticket(spec, kind) for leaf in leaves for kind in leaf]
         self.session.add_items(spec, [leaf.encode() for leaf in leaves], [len(leaf) for leaf in leaves], grain, tickets)
         self._send_unsent()
 

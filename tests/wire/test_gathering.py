@@ -11,7 +11,8 @@ from taskmesh import client as shell
 from taskmesh.client import Client, Place
 from taskmesh.core import messages as m
 from taskmesh.core.access import NEVER
-from taskmesh.core.session import CHUNK_TASKS, LINGER_S
+from taskmesh.core.gathering import LINGER_S
+from taskmesh.core.session import CHUNK_TASKS
 from taskmesh.wire.payload import dump_call
 from taskmesh.wire.stream import Stream
 
@@ -74,7 +75,7 @@ def test_one_call_after_the_other_goes_at_once_each(gatherer: Gatherer) -> None:
     for n in range(3):
         gatherer.submit()
         assert gatherer.sent == [1]
-        assert not gatherer.client._armed  # nobody is woken for it
+        assert gatherer.client._gathering.due == NEVER  # nobody is woken for it
         gatherer.end(n, 1)
 
 
@@ -108,3 +109,22 @@ def test_what_a_callback_submits_goes_at_the_end_of_the_round(
     assert gatherer.sent == [1, 1]
     gatherer.round()
     assert gatherer.sent == [1, 1, 4]
+
+
+def test_after_a_call_that_was_interrupted_the_next_one_sees_to_it_that_both_go(
+    gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gatherer.submit()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(gatherer.client, "_gather", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            gatherer.submit()
+    gatherer.submit()
+    assert gatherer.client._gathering.due < NEVER
+    gatherer.now += 2 * LINGER_S
+    gatherer.round()
+    assert gatherer.sent == [1, 2]
