@@ -16,7 +16,7 @@ from ..security.ticket import Ticket
 from ..transport.endpoints import Address, reached
 from .asking import ask, no_hub, whom_to_ask
 from .logs import printable
-from .options import DEFAULT_HUB, Insecure, TicketFile, examples
+from .options import AskedHub, Insecure, TicketFile, examples
 from .status import document_of
 
 EXAMPLES = examples(
@@ -27,16 +27,7 @@ EXAMPLES = examples(
 
 
 def events(
-    hub: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="HUB",
-            envvar="TASKMESH_HUB",
-            show_default=False,
-            help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY. "
-            f"[dim]\\[default: the one in the ticket, or {DEFAULT_HUB}][/]",
-        ),
-    ] = None,
+    hub: AskedHub = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", envvar="TASKMESH_JSON", metavar="", help="Print JSON lines, as the hub sends them."),

@@ -31,6 +31,16 @@ Insecure = Annotated[
         "a task is code: whoever reaches the ports can run anything. Only on a network that you trust.",
     ),
 ]
+AskedHub = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="HUB",
+        envvar="TASKMESH_HUB",
+        show_default=False,
+        help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY. "
+        f"[dim]\\[default: the one in the ticket, or {DEFAULT_HUB}][/]",
+    ),
+]
 TicketFile = Annotated[
     str | None,
     typer.Option(

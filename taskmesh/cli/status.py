@@ -17,7 +17,7 @@ from ..security.ticket import Ticket
 from ..transport.endpoints import Address
 from .asking import ask, no_hub, whom_to_ask
 from .logs import printable
-from .options import DEFAULT_HUB, Insecure, TicketFile, examples
+from .options import AskedHub, Insecure, TicketFile, examples
 
 PLAIN_WIDTH = 130  # columns of a table that goes to a file, where nobody knows how wide it may be
 EXAMPLES = examples(
@@ -30,16 +30,7 @@ EXAMPLES = examples(
 
 
 def status(
-    hub: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="HUB",
-            envvar="TASKMESH_HUB",
-            show_default=False,
-            help="The hub's address: tcp://HOST:PORT or ipc:///DIRECTORY. "
-            f"[dim]\\[default: the one in the ticket, or {DEFAULT_HUB}][/]",
-        ),
-    ] = None,
+    hub: AskedHub = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", envvar="TASKMESH_JSON", metavar="", help="Print the hub's JSON document, not tables."),
