@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CHECK_EVERY_S = 1.0
 NOTED = 64  # characters of what a peer calls itself, in the audit log
-NOTES_PER_S, NOTES_SAVED_S = 1.0, 2000.0  # registrations with one ticket in the audit log: a fleet, and no flood
+NOTES_PER_S, NOTES_SAVED_S = 1.0, 2000.0  # of registrations with one ticket: a fleet, and no flood
 FAILURES: dict[int, str] = {
     zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "it has no keys, and this hub has; or the other way round",
     zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "it was meant for a hub that has another key",
@@ -59,9 +59,10 @@ class Door:
         self._loop = loop
         self.access = Access(keyring.grants, raw(keyring.public_key)) if keyring is not None else Access()
         self._check_at = 0.0
-        self._notes: dict[str, Bucket] = {}  # of registrations, by ticket
-        self._unnoted: Counter[str] = Counter()
+        self._notes: dict[tuple[str, str], Bucket] = {}  # of registrations and readers, by event and ticket
+        self._unnoted: Counter[tuple[str, str]] = Counter()
         self._monitors: dict[Socket, Socket] = {}  # of sockets that the hub closes
+        self._readers: set[str] = set()  # tickets by which somebody has begun to read events
         self.feed: Feed | None = None
         self._since = time.time()
         self._zap = Zap(context, loop, self._admit) if keyring is not None else None
@@ -117,8 +118,7 @@ class Door:
         why = self.access.objection(domain, key, time.time())
         if why is None:
             if domain == EVENTS:
-                holder = self.access.holder(key)
-                self.note("events read", ticket=holder.name if holder is not None else "", address=address)
+                self._note_reader(key, address)
             return True
         self._refused(address, address, domain, why)
         return False
@@ -222,7 +222,8 @@ class Door:
         for grant in ended:
             if min(grant.revoked_at, grant.expires_at) >= self._since:  # others were noted by a hub before this one
                 self.note("ticket ended", name=grant.name, why=grant.objection(wall))
-        if self.feed is not None and any(grant.manages for grant in ended):
+        if self.feed is not None and any(grant.name in self._readers for grant in ended):
+            self._readers.clear()  # who is still good comes again
             self.feed.renew()
         return [(grant.name, grant.objection(wall) or "") for grant in ended]
 
@@ -247,19 +248,28 @@ class Door:
 
     def note_registration(self, request: m.Register, epoch: int, ticket: str, address: str) -> None:
         """Write down who has joined. Who joins again and again does not push what he did before out of the log."""
+        self._note_often(
+            "registered", ticket, role=request.role, name=request.name[:NOTED], host=request.host[:NOTED],
+            pid=request.pid, instance=f"{request.instance:x}", epoch=epoch, address=address or None,
+        )  # fmt: skip
+
+    def _note_reader(self, key: bytes, address: str) -> None:
+        holder = self.access.holder(key)
+        if holder is not None:
+            self._readers.add(holder.name)
+            self._note_often("events read", holder.name, address=address)
+
+    def _note_often(self, event: str, ticket: str, **fields: object) -> None:
+        """Note what the holder of a ticket may do again and again, but not more than so often."""
         if self._audit is None and self.feed is None:
             return
         now = self._loop.now()
-        bucket = self._notes.setdefault(ticket, Bucket(NOTES_PER_S, now, NOTES_SAVED_S))
+        bucket = self._notes.setdefault((event, ticket), Bucket(NOTES_PER_S, now, NOTES_SAVED_S))
         if not bucket.take(now):
-            self._unnoted[ticket] += 1
+            self._unnoted[event, ticket] += 1
             return
-        unnoted = self._unnoted.pop(ticket, 0)
-        self.note(
-            "registered", role=request.role, name=request.name[:NOTED], host=request.host[:NOTED], pid=request.pid,
-            instance=f"{request.instance:x}", epoch=epoch, ticket=ticket, address=address,
-            **({"unnoted": unnoted} if unnoted else {}),
-        )  # fmt: skip
+        unnoted = self._unnoted.pop((event, ticket), 0)
+        self.note(event, **fields, ticket=ticket or None, **({"unnoted": unnoted} if unnoted else {}))
 
     def close(self) -> None:
         """Nobody comes in any more."""

@@ -7,6 +7,7 @@ and who has left. A hub waits for no reader: who is slow, or away, misses events
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import zmq
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from .door import Door
     from .transport.loop import Loop
 
-AGAIN_S = 0.01
+log = logging.getLogger("taskmesh.hub")
+
+AGAIN_S, AGAIN_AT_MOST_S = 0.01, 1.0
+SUBSCRIPTION = 4096  # bytes: ZeroMQ keeps a tree with a level for each, and walks through it recursively
 NEVER = float("inf")
 
 
@@ -48,12 +52,14 @@ class Feed:
         self._door = door
         self._number = 0
         self._open_at = NEVER
+        self._again_s = AGAIN_S
         self._sock: Socket | None = None
         self.endpoint = endpoint
         self._open()
 
     def _open(self) -> None:
         sock = make(self._context, zmq.PUB)
+        sock.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION)
         self._door.guard(sock, EVENTS)
         try:
             self.endpoint = bind(sock, self.endpoint)  # port 0 became one
@@ -95,10 +101,13 @@ class Feed:
             return
         try:
             self._open()
-        except AddressError:
-            self._open_at = now + AGAIN_S
+        except AddressError as error:
+            if self._again_s >= AGAIN_AT_MOST_S / 2 and self._again_s < AGAIN_AT_MOST_S:
+                log.error("no events are told: %s; trying again", error)
+            self._again_s = min(2 * self._again_s, AGAIN_AT_MOST_S)
+            self._open_at = now + self._again_s
         else:
-            self._open_at = NEVER
+            self._open_at, self._again_s = NEVER, AGAIN_S
 
     def next_deadline(self) -> float:
         """When `on_time` is due if nothing arrives."""

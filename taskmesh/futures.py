@@ -17,7 +17,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -263,6 +263,24 @@ class Future(concurrent.futures.Future[T]):
         if self._state != FINISHED:
             raise CancelledError()
 
+    def set_result(self, result: T) -> None:
+        """End it with a result before its task does, which goes on for nobody.
+
+        Raises
+        ------
+        concurrent.futures.InvalidStateError
+            It has ended.
+        """
+        self._end_by_hand(result, None)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """End it with an exception before its task does; see `set_result`."""
+        self._end_by_hand(None, exception)
+
+    def _end_by_hand(self, result: Any, error: BaseException | None) -> None:
+        if not _settle(self, FINISHED, result, error):
+            raise InvalidStateError(f"{self._state}: {self!r}")
+
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn(future)` when it is done, in the mesh's receive thread; at once when it already is."""
         super().add_done_callback(fn)
@@ -297,8 +315,8 @@ def settle_cancelled(future: Future[Any]) -> None:
     _settle(future, CANCELLED_AND_NOTIFIED, None, None)
 
 
-def _settle(future: Future[Any], state: str, result: Any, error: BaseException | None) -> None:
-    """End one future, wake those who wait, run its callbacks.
+def _settle(future: Future[Any], state: str, result: Any, error: BaseException | None) -> bool:
+    """End one future, wake those who wait, run its callbacks. False: it had ended before.
 
     Whoever holds its Condition sees the old state and no news, or the new state after all the news: the standard
     `wait` and `as_completed` read the state and leave their waiter under it, and would count a future twice otherwise.
@@ -307,11 +325,11 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
     with _STATE:
         condition = future._watch.condition if future._watch is not None else None
         if condition is None and not _end(future, state, result, error):
-            return
+            return False
     if condition is not None:
         with condition:
             if not _end(future, state, result, error):
-                return
+                return False
             for waiter in future._waiters:
                 if state != FINISHED:
                     waiter.add_cancelled(future)
@@ -323,7 +341,7 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
     with _STATE:
         watch = future._watch
         if watch is None:
-            return
+            return True
         if watch.condition is None:  # else somebody may hold it, and is going to release the one that he finds here
             future._watch = None
         (sleepers, watch.sleepers), (callbacks, watch.callbacks) = (watch.sleepers, []), (watch.callbacks, [])
@@ -334,6 +352,7 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
             callback(future)
         except BaseException:  # user code, and even its sys.exit() must not end the receive thread
             log.exception("exception calling callback for %r", future)
+    return True
 
 
 def _end(future: Future[Any], state: str, result: Any, error: BaseException | None) -> bool:
@@ -401,13 +420,14 @@ def as_completed(
     Raises
     ------
     TimeoutError
-        Not all of them were done `timeout` seconds after the call.
+        Not all of them were done `timeout` seconds after the first was asked for.
     RuntimeError
         Called in a callback, before all were done: see `Future.result`.
     """
     chosen = set(futures)
+    waits = timeout is None or timeout > 0
     for place in _places(chosen):
-        place.before_waiting()
+        place.before_waiting() if waits else place.flush()
     if not all(isinstance(future, Future) for future in chosen):
         return concurrent.futures.as_completed(chosen, timeout)
     return _as_they_end(chosen, timeout)  # type: ignore[arg-type]
@@ -418,8 +438,8 @@ def _as_they_end(left: set[Future[T]], timeout: float | None) -> Iterator[Future
     end = None if timeout is None else monotonic() + timeout
     count = len(left)
     ended: SimpleQueue[Future[T]] = SimpleQueue()
-    _ring(left, ended)
     try:
+        _ring(left, ended)
         while left:
             try:
                 future = ended.get(timeout=None if end is None else max(0.0, end - monotonic()))

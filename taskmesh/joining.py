@@ -21,6 +21,11 @@ AGAIN_S = 0.2
 NEVER = float("inf")
 YES = {"1", "true", "yes", "on"}
 
+NOT_TOGETHER = (
+    "a ticket and --insecure (insecure=True) do not go together: a hub has keys, or it has none. Leave out one "
+    "of them; $TASKMESH_TICKET counts as well"
+)
+
 
 class HubChoice(NamedTuple):
     """A hub's address, and the keys to join it with; None for one without keys."""
@@ -56,10 +61,7 @@ def choose_hub(
     if hub is not None and hub.scheme == "ipc":
         return HubChoice(hub, None)  # a directory that only this user can enter
     if insecure and ticket is not None:
-        raise TicketError(
-            "a ticket and --insecure (insecure=True) do not go together: a hub has keys, or it has none. Leave out one "
-            "of them; $TASKMESH_TICKET counts as well"
-        )
+        raise TicketError(NOT_TOGETHER)
     if insecure or (ticket is None and _says_insecure()):
         return HubChoice(hub or parse_address(DEFAULT_HUB), None)
     from .security.finding import find_ticket  # a private mesh needs none of it

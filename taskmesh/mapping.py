@@ -170,7 +170,7 @@ class MapRun:
         """Send items until the buffer is full or the source is exhausted."""
         while not self._source.exhausted and (self._buffer is None or self._out < self._buffer):
             self._feed_chunk()
-            if self._fed == MEASURED_CHUNKS and not self._source.exhausted:
+            if self._fed == MEASURED_CHUNKS and not self._source.exhausted and not self._client.in_receive_thread():
                 self._let_it_begin()
 
     def _let_it_begin(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..core.access import Role
 from ..core.messages import ControlMessage, Refused
-from ..errors import HubUnreachable, NoTicket, PeerProtocolError, RegistrationRefused
+from ..errors import HubUnreachable, NoTicket, PeerProtocolError, RegistrationRefused, TicketError
 from ..security.finding import find_ticket
 from ..security.ticket import Ticket
 from ..transport.diagnosis import diagnose, listens
@@ -115,8 +115,12 @@ def whom_to_ask(
     HubUnreachable
         There is no ticket, and nobody at the address either, which is the better thing to say.
     TicketError
-        There is no ticket, or it cannot be used.
+        There is no ticket, or it cannot be used; or there is one although there are to be no keys.
     """
+    from ..joining import NOT_TOGETHER
+
+    if insecure and explicit:
+        raise TicketError(NOT_TOGETHER)
     address = parse_address(hub) if hub else None
     usual = address or parse_address(DEFAULT_HUB)
     if insecure or usual.scheme == "ipc":

@@ -23,7 +23,7 @@ from .exits import CommandError, ExitCode
 from .guard import HUB_RISK, private_directory, warn_insecure
 from .keys import keyring, publish
 from .logs import plural, set_up
-from .options import DEFAULT_HUB, Insecure, Level, LogLevel, examples, size
+from .options import DEFAULT_HUB, Insecure, Level, LogLevel, examples, finite, size
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -79,6 +79,7 @@ def hub(
             metavar="SECONDS",
             envvar="TASKMESH_SESSION_GRACE",
             min=0.0,
+            callback=finite,
             help="How long a client that was cut off may stay away before its work is cancelled.",
         ),
     ] = SESSION_GRACE_S,
@@ -109,6 +110,7 @@ def hub(
         float,
         typer.Option(
             min=0.1,
+            callback=finite,
             metavar="N",
             envvar="TASKMESH_MAX_REGISTRATIONS",
             help="How many may join per second with one ticket; five times as many at once.",

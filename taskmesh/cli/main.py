@@ -27,6 +27,7 @@ EPILOG = "\n\n".join(
             ("taskmesh worker tcp://127.0.0.1:5555", "In another: a worker for each core."),
             ("TASKMESH_HUB=tcp://127.0.0.1:5555 python script.py", "A script that calls f.submit and names no mesh."),
             ("taskmesh status", "What is going on."),
+            ("taskmesh events", "Who joins, leaves and is refused, as it happens."),
             ("taskmesh ticket create --role client --name laptop", "Let somebody else in."),
         ),
         " ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated
 
@@ -59,6 +60,19 @@ Level = Annotated[
         help="Log this and what is worse, to stderr: debug, info, warning or error.",
     ),
 ]
+
+
+def finite(value: float) -> float:
+    """A number of seconds, or so many per second; the callback of options.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is infinite, or none.
+    """
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
 
 
 def paragraphs(docstring: str | None) -> str:

@@ -21,7 +21,7 @@ from ..security.ticket import Ticket, iso, name_fault, parse_validity, ticket_te
 from ..transport.endpoints import parse_address
 from .exits import CommandError, ExitCode
 from .logs import printable
-from .options import examples, paragraphs
+from .options import examples, finite, paragraphs
 from .register import Where, register_of
 from .tables import ticket_table
 
@@ -91,6 +91,7 @@ Timeout = Annotated[
     typer.Option(
         "--timeout",
         min=0.1,
+        callback=finite,
         metavar="SECONDS",
         envvar="TASKMESH_TIMEOUT",
         help="How long to wait for the hub's answer.",

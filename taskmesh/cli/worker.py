@@ -17,7 +17,7 @@ from ..transport.endpoints import Address
 from .exits import CommandError, ExitCode
 from .guard import WORKER_RISK, warn_insecure
 from .logs import plural, printable, set_up
-from .options import Insecure, Level, LogLevel, TicketFile, examples, size
+from .options import Insecure, Level, LogLevel, TicketFile, examples, finite, size
 
 if TYPE_CHECKING:
     from taskmesh_worker.daemon import Daemon
@@ -67,6 +67,7 @@ def worker(
         float,
         typer.Option(
             min=0,
+            callback=finite,
             metavar="SECONDS",
             envvar="TASKMESH_CONNECT_TIMEOUT",
             show_default="wait for ever",
@@ -103,6 +104,7 @@ def worker(
         float,
         typer.Option(
             min=0,
+            callback=finite,
             metavar="SECONDS",
             envvar="TASKMESH_DRAIN_TIMEOUT",
             help="When it is told to stop: end what still runs after so long; the hub runs it elsewhere.",

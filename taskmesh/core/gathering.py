@@ -31,10 +31,9 @@ class Gathering:
 
     def begin(self, now: float, in_callback: bool) -> bool:
         """Calls are being gathered. Returns whether the receive thread has to be told; once is enough."""
-        if self.due < NEVER:
-            return False
-        self.due = now if in_callback else now + LINGER_S
-        return True
+        first = self.due == NEVER
+        self.due = min(self.due, now if in_callback else now + LINGER_S)
+        return first
 
     def ready(self, now: float, filling: bool) -> bool:
         """Whether to send what is gathered.

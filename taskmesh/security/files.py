@@ -113,14 +113,14 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
 
 
 def write_private_all(files: Mapping[Path, bytes]) -> None:
-    """Write files that only we can read into one directory, and wait for the disk less often than one by one.
+    """Write files that only we can read, and wait for the disk less often than one by one.
 
     They get their names when all are on the disk, in the order of the mapping: what depends on others comes last.
 
     Parameters
     ----------
     files
-        The contents of each. The directory exists; files that exist are replaced.
+        The contents of each. Their directories exist; files that exist are replaced.
 
     Raises
     ------

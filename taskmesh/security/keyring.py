@@ -353,7 +353,9 @@ def _write(files: Mapping[Path, bytes]) -> None:
     try:
         write_private_all(files)
     except OSError as error:
-        raise KeysError(f"{list(files)[-1]} cannot be written ({reason(error)}); nothing has changed") from None
+        where = next(iter(files)) if len(files) == 1 else next(iter(files)).parent
+        so = "nothing has changed" if len(files) == 1 else "no ticket is good that was not good before"
+        raise KeysError(f"{where} cannot be written ({reason(error)}); {so}") from None
 
 
 def _damaged(path: Path, why: str) -> KeysError:

@@ -45,8 +45,8 @@ NEEDS_TICKET = (
     "the hub asks for a ticket, and none was given: use --ticket, ticket= or $TASKMESH_TICKET, and no --insecure"
 )
 OTHER_KEY = (
-    "what answers there does not have the key of the hub that this ticket is for: it is another hub, or has new keys "
-    "and needs new tickets"
+    "what answers there does not have the key of the hub that this ticket is for: it is another hub, has new keys and "
+    "needs new tickets, or this is not the port that the hub prints when it is ready"
 )
 HANGS_UP = "what answers there ends every connection at once"
 LASTING = {REFUSED, REFUSED_WITHOUT, NO_KEYS_THERE, NEEDS_TICKET}
@@ -68,16 +68,20 @@ class HandshakeWatch:
         The socket, before it is connected. It has no other monitor.
     ticket_given
         Whether it has CURVE keys.
+    ends
+        Whether to watch for ends of connections as well; attribute `connected` is of no use otherwise.
     """
 
-    def __init__(self, sock: Socket, ticket_given: bool) -> None:
+    def __init__(self, sock: Socket, ticket_given: bool, ends: bool = False) -> None:
         self._sock = sock
         self._ticket_given = ticket_given
         self._unexplained = 0
         self._failure: str | None = None
         self.final = False
         """Whether libzmq has given up, so that nothing more will happen on this socket."""
-        self.monitor: Socket = sock.get_monitor_socket(WATCHED)
+        self.connected = False
+        """Whether a handshake has succeeded, and the connection has not ended since."""
+        self.monitor: Socket = sock.get_monitor_socket(WATCHED | (zmq.EVENT_DISCONNECTED if ends else 0))
         """Readable when there is something for `failure`."""
         self.monitor.setsockopt(zmq.LINGER, 0)
 
@@ -93,6 +97,9 @@ class HandshakeWatch:
     def _on_event(self, event: int, value: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._unexplained, self._failure, self.final = 0, None, False
+            self.connected = True
+        elif event == zmq.EVENT_DISCONNECTED:
+            self.connected = False
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             if value != TEMPORARY:
                 self._fail(REFUSED if self._ticket_given else REFUSED_WITHOUT, final=True)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from taskmesh.core.access import (
     CONTROL,
+    EVENTS,
     INBOXES,
     KEY_BYTES,
     NEVER,
@@ -50,6 +51,19 @@ def test_a_tickets_key_opens_control_and_nothing_else(access: Access) -> None:
         assert access.objection(CONTROL, grant.key, 150.0) is None
         for domain in (SUBMIT, SINK, lane_domain(1), lane_domain(2)):
             assert access.objection(domain, grant.key, 150.0) == f"a key that is no live registration's, on {domain}"
+
+
+def test_the_key_of_an_admins_ticket_opens_events_while_it_is_good(access: Access) -> None:
+    ops = Grant("ops", Role.ADMIN, key(3), 100.0, expires_at=200.0)
+    access.put(ops)
+    assert access.objection(EVENTS, ops.key, 199.0) is None
+    assert access.objection(EVENTS, ops.key, 200.0) == "the ticket 'ops' has expired"
+    access.put(ops._replace(revoked_at=150.0))
+    assert access.objection(EVENTS, ops.key, 160.0) == "the ticket 'ops' was revoked"
+    for grant in (LAPTOP, FARM):
+        why = access.objection(EVENTS, grant.key, 150.0)
+        assert why == f"the {grant.role} ticket {grant.name!r} may not read events: that takes an admin ticket"
+    assert access.objection(EVENTS, key(99), 150.0) == "a key of no ticket"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,12 @@ def test_what_a_callback_submits_goes_at_once(gathering: Gathering) -> None:
     assert gathering.ready(NOW, filling=True)
 
 
+def test_what_a_callback_submits_takes_along_what_is_being_gathered(gathering: Gathering) -> None:
+    assert gathering.begin(NOW, in_callback=False)
+    assert not gathering.begin(NOW + LINGER_S / 10, in_callback=True)
+    assert gathering.ready(NOW + LINGER_S / 10, filling=True)
+
+
 def test_what_nobody_has_told_of_goes_at_once(gathering: Gathering) -> None:
     assert gathering.ready(NOW, filling=True)
     assert not gathering.ready(NOW, filling=False)

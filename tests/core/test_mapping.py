@@ -17,10 +17,14 @@ MANY = 200_000
 class Hub:
     """Takes chunks in place of a client; `answers`: whether their items end at once."""
 
-    def __init__(self, answers: bool = False) -> None:
+    def __init__(self, answers: bool = False, calls_back: bool = False) -> None:
         self.answers = answers
+        self.calls_back = calls_back
         self.sent: list[int] = []
         self.run: MapRun
+
+    def in_receive_thread(self) -> bool:
+        return self.calls_back
 
     def submit_items(
         self, place: Any, leaves: list[bytes], items: list[int], grain: int, run: MapRun
@@ -75,6 +79,10 @@ def test_it_goes_on_when_enough_items_have_ended(monkeypatch: pytest.MonkeyPatch
 
 def test_it_does_not_wait_for_what_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fed(monkeypatch, Hub(answers=True), MANY) == []
+
+
+def test_it_does_not_wait_for_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fed(monkeypatch, Hub(calls_back=True), MANY) == []
 
 
 def test_a_short_map_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

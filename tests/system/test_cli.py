@@ -274,6 +274,12 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["worker", NO_HUB, "-n", "0"], "--workers"),
         (["worker", NO_HUB, "--name", "two\nlines"], "--name"),
         (["status", "tcp://"], "no host"),
+        (["status", "--timeout", "nan"], "nan is not a finite number"),
+        (["status", "--watch", "inf"], "inf is not a finite number"),
+        (["events", "--timeout", "inf"], "inf is not a finite number"),
+        (["worker", NO_HUB, "--drain-timeout", "nan"], "nan is not a finite number"),
+        (["hub", "--session-grace", "inf"], "inf is not a finite number"),
+        (["ticket", "list", "--timeout", "inf"], "inf is not a finite number"),
         (["hub", "--listen", "tcp://127.0.0.1:0", "--insecure", "--keys", "somewhere"], "--keys is of no use"),
         (["hub", "--listen", "tcp://127.0.0.1:0", "--insecure", "--advertise", "hub.lan"], "--advertise is of no use"),
     ],
@@ -282,6 +288,13 @@ def test_a_mistake_in_the_command_is_one_clear_line(arguments: list[str], says: 
     finished = taskmesh(*arguments)
     assert finished.returncode == 2
     assert says in one_line(finished)
+
+
+@pytest.mark.parametrize("verb", ["status", "events", "worker"])
+def test_a_ticket_and_insecure_do_not_go_together(verb: str) -> None:
+    finished = taskmesh(verb, NO_HUB, "--insecure", "--ticket", "some.ticket")
+    assert finished.returncode == 7
+    assert "do not go together" in one_line(finished)
 
 
 def test_a_port_in_use_is_one_clear_line() -> None:

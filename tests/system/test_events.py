@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 import zmq
 
 from taskmesh import Mesh
+from taskmesh.cli.events import Reading
+from taskmesh.errors import HubUnreachable
+from taskmesh.transport.endpoints import parse_address
 
 from .guarded import Guarded
 from .processes import Fleet, Started, until
 from .raw import Keys, Socket, keys_of, new_keys
-from .tasks import double
 
 EVENTS = ("-m", "taskmesh", "events", "--json")
 
@@ -28,6 +31,10 @@ class Reader:
         self.told: list[dict[str, Any]] = []
         self._socket: Socket = guarded.raw.connect(zmq.SUB, guarded.document()["events"], keys)
         self._socket.subscribe(b"")
+
+    def subscribe(self, topic: bytes) -> None:
+        """Ask for something in particular."""
+        self._socket.subscribe(topic)
 
     def read(self) -> list[dict[str, Any]]:
         """Everything so far."""
@@ -94,8 +101,8 @@ def test_what_a_session_is_sent_is_no_event(guarded: Guarded) -> None:
     """Outcomes travel on the session's lane: the admin hears that somebody has joined, and nothing of his work."""
     reader = Reader(guarded, keys_of(guarded.admin))
     listening(guarded, reader)
-    with guarded.innocent() as innocent:
-        assert innocent.mesh.submit(double, 7).done() is False
+    with guarded.innocent():
+        pass  # 1,500 of his tasks end
     until(lambda: reader.has("left"), "he has left")
     assert {told["event"] for told in reader.read()} <= {"registered", "left", "events read"}
 
@@ -113,6 +120,69 @@ def test_a_reader_whose_ticket_is_revoked_is_told_nothing_more_and_others_go_on(
     assert len(theirs.read()) == heard
 
 
+def test_a_reader_misses_nothing_while_a_ticket_ends_by_which_nobody_reads(guarded: Guarded) -> None:
+    guarded.create("ops", "admin")
+    reader = Reader(guarded, keys_of(guarded.admin))
+    listening(guarded, reader)
+    guarded.revoke("ops")
+    until(lambda: guarded.audit("ticket ended"), "it has ended")
+    guarded.create("laptop", "client")
+    until(lambda: reader.has("ticket created", name="laptop"), "it is told")
+    assert reader.has("ticket revoked", name="ops")
+    assert reader.has("ticket ended", name="ops")
+    numbers = [told["number"] for told in reader.read()]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_reader_whose_ticket_expires_is_told_nothing_more(guarded: Guarded) -> None:
+    mine = Reader(guarded, keys_of(guarded.admin))
+    theirs = Reader(guarded, keys_of(guarded.create("ops", "admin", 3)))
+    listening(guarded, mine, theirs)
+    until(lambda: any(refused["channel"] == "events" for refused in guarded.audit("connection refused")), "it came")
+    heard = len(theirs.read())
+    mine.told.clear()
+    listening(guarded, mine)
+    assert len(theirs.read()) == heard
+
+
+def test_a_long_subscription_ends_its_connection(guarded: Guarded) -> None:
+    """ZeroMQ keeps a topic as a tree with a level for each byte, and walks through it recursively.
+
+    Some 100,000 bytes end a process, which is why this test does not send so many.
+    """
+    reader, other = Reader(guarded, keys_of(guarded.admin)), Reader(guarded, keys_of(guarded.admin))
+    listening(guarded, reader, other)
+    reader.subscribe(b"s" * 8_000)
+    until(lambda: len(guarded.audit("events read")) > 2, "it was cut off, and came again")
+    other.told.clear()
+    listening(guarded, other)
+
+
+def test_a_channel_that_nobody_answers_on_is_an_error() -> None:
+    reading = Reading(parse_address("tcp://127.0.0.1:5555"), "tcp://127.0.0.1:1", None)
+    try:
+        with pytest.raises(HubUnreachable, match=r"at tcp://127.0.0.1:1, and nobody answers there within 0\.2 s"):
+            next(reading.events(0.2))
+    finally:
+        reading.close()
+
+
+def test_the_command_ends_when_nobody_reads_what_it_prints(guarded: Guarded, tmp_path: Path) -> None:
+    line = f"{sys.executable} -m taskmesh events {guarded.fleet.address} | head -1; echo ${{PIPESTATUS[0]}}"
+    command = Started(["-c", f"import os; os.execvp('bash', ['bash', '-c', {line!r}])"], tmp_path)
+    try:
+
+        def ended() -> bool:
+            guarded.joins("client")
+            return command.process.poll() is not None
+
+        until(ended, "it has ended")
+        assert command.output.splitlines()[-1] == "141"
+        assert "Traceback" not in command.output
+    finally:
+        command.end_now()
+
+
 def test_the_command_prints_events_and_ends_when_its_ticket_does(guarded: Guarded, tmp_path: Path) -> None:
     path = guarded.file(guarded.create("ops", "admin"))
     command = Started([*EVENTS, "--ticket", str(path)], tmp_path)
@@ -125,6 +195,7 @@ def test_the_command_prints_events_and_ends_when_its_ticket_does(guarded: Guarde
             return shown and any(told["event"] == "registered" for told in lines(command))
 
         until(both_hear, "they print who joins")
+        assert "events of tcp://127.0.0.1" in command.output
         guarded.revoke("ops")
         until(lambda: command.process.poll() is not None, "it has ended")
         assert command.process.returncode == 4
@@ -171,6 +242,7 @@ def test_events_go_on_when_a_hub_is_back(lasting: Guarded, tmp_path: Path) -> No
         before = 0
         until(hears, "it prints who joins")
         lasting.fleet.kill_hub()
+        command.says("cut off from the hub; trying again")
         before = len(lines(command))
         until(hears, "it does again", 30)
     finally:
