@@ -3,6 +3,9 @@
 A private mesh is started with it and gone with it; otherwise it is a session at a running hub. Which mesh is meant
 where none is named: that of the innermost enclosing `with`, else the hub at `$TASKMESH_HUB`, else a private one that
 lives until the interpreter exits.
+
+The client's half, sockets and all, is imported when a mesh is made: a private one starts its hub before that, so that
+both load at the same time.
 """
 
 from __future__ import annotations
@@ -20,20 +23,20 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .callables import ByObject, pack_initializer, unwrap
-from .client import LOST_AFTER_S, Client, Place
 from .core.limits import LEAF_TASKS
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
-from .joining import HubChoice, await_hub
 from .launch import PrivateHub
-from .mapping import LEAF_ITEMS, MapRun, Source
 from .task import Task, TaskOptions, call_object, in_runner, task_name
-from .transport.diagnosis import diagnose
 from .window import WINDOW
 from .wire.payload import digest_of, dump_body, dump_call
+
+if TYPE_CHECKING:
+    from .client import Client, Place
+    from .joining import HubChoice
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -127,6 +130,8 @@ class Mesh(concurrent.futures.Executor):
         elif workers is not None:
             raise ValueError("workers= is for a private mesh; a hub's daemons say how many runners they have")
         else:
+            from .joining import await_hub
+
             self._join(await_hub(address, ticket, insecure, timeout_s=connect_timeout), connect_timeout)
         assert self._client is not None
         self._finalizer: weakref.finalize[Any, Mesh] = weakref.finalize(self, _drop, self._client, self._private)
@@ -140,6 +145,8 @@ class Mesh(concurrent.futures.Executor):
         self.address = "private"
         self._private = PrivateHub(self._max_workers)
         try:
+            from .client import Client
+
             self._client = Client(self._private.control, _session_name(), self._private, None, *self._window)
             self._private.wait_ready()
             self._client.start(max(timeout, 10.0))
@@ -150,6 +157,9 @@ class Mesh(concurrent.futures.Executor):
             raise
 
     def _join(self, hub: HubChoice, timeout: float) -> None:
+        from .client import LOST_AFTER_S, Client
+        from .transport.diagnosis import diagnose
+
         address = hub.address
         self._max_workers = default_workers()  # what others size their batches by; the hub's daemons come and go
         self.address = str(address)
@@ -244,6 +254,8 @@ class Mesh(concurrent.futures.Executor):
                 raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
         if not iterables:
             raise TypeError("map needs at least one iterable")
+        from .mapping import LEAF_ITEMS, MapRun, Source
+
         assert self._client is not None
         plain = isinstance(fn, Task | types.FunctionType | types.BuiltinFunctionType | type)
         place = self._place(fn, fn) if plain else self._define(fn, fn)
@@ -288,6 +300,8 @@ class Mesh(concurrent.futures.Executor):
         TypeError, ValueError
             Something else than a future of this mesh.
         """
+        from .client import Place
+
         chosen = [futures] if isinstance(futures, concurrent.futures.Future) else list(futures)
         for future in chosen:
             if not isinstance(future, Future):
