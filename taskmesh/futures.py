@@ -1,4 +1,4 @@
-"""Futures: `concurrent.futures.Future` made cheap, and functions over many of them.
+"""Futures: `concurrent.futures.Future` made cheap. Functions over many of them are in `waiting`.
 
 The standard Future builds a Condition when it is made (7 µs); ours makes it when somebody first needs one (0.5 µs
 otherwise), and `result()` does not. Everything that the standard class keeps in its constructor is made on first need
@@ -16,11 +16,9 @@ import concurrent.futures
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
-from queue import Empty, SimpleQueue
-from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError, InvalidStateError
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from .core.session import OpenChunk
@@ -31,14 +29,12 @@ T = TypeVar("T")
 PENDING, RUNNING, FINISHED = "PENDING", "RUNNING", "FINISHED"
 CANCELLED, CANCELLED_AND_NOTIFIED = "CANCELLED", "CANCELLED_AND_NOTIFIED"
 
-__all__ = ["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "Future", "as_completed", "gather", "wait"]
-
 _STATE = threading.RLock()
 _FINAL = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
 
 
 class Sleeper(Protocol):
-    """Waits for a future: a lock that it holds, or a `_Bell`."""
+    """Waits for a future: a lock that it holds, or a bell (see `waiting`)."""
 
     def release(self) -> None:
         """Wake up."""
@@ -252,12 +248,8 @@ class Future(concurrent.futures.Future[T]):
                 self._place.flush()
             lock = threading.Lock()
             lock.acquire()
-            with _STATE:
-                pending = self._state == PENDING
-                if pending:
-                    self._watched().sleepers.append(lock)
-            if pending and not lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-                _forget(self, lock)
+            if watch(self, lock) and not lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+                unwatch(self, lock)
         if self._state == PENDING:
             raise TimeoutError(f"task {self.id} of {self._place.name} has not ended after {timeout:g} s")
         if self._state != FINISHED:
@@ -286,6 +278,22 @@ class Future(concurrent.futures.Future[T]):
         super().add_done_callback(fn)
         if self._state == PENDING:
             self._place.flush()
+
+
+def watch(future: Future[Any], sleeper: Sleeper) -> bool:
+    """Have `sleeper` woken when a future ends. False: it has ended."""
+    with _STATE:
+        if future._state != PENDING:
+            return False
+        future._watched().sleepers.append(sleeper)
+        return True
+
+
+def unwatch(future: Future[Any], sleeper: Sleeper) -> None:
+    """Nobody waits by `sleeper` any more."""
+    with _STATE, contextlib.suppress(ValueError):
+        if future._watch is not None:
+            future._watch.sleepers.remove(sleeper)
 
 
 # ---- settling -------------------------------------------------------------------------------------------------------
@@ -363,157 +371,3 @@ def _end(future: Future[Any], state: str, result: Any, error: BaseException | No
         future._exception = error
         future._state = state
         return True
-
-
-# ---- many at once ---------------------------------------------------------------------------------------------------
-
-
-class DoneAndNotDone(NamedTuple):
-    """What `wait` returns; field names as in `concurrent.futures`."""
-
-    done: set[Any]
-    not_done: set[Any]
-
-
-def wait(
-    futures: Iterable[concurrent.futures.Future[T]],
-    timeout: float | None = None,
-    return_when: str = ALL_COMPLETED,
-) -> DoneAndNotDone:
-    """Wait for futures, as `concurrent.futures.wait` does.
-
-    Parameters
-    ----------
-    futures
-        Any iterable of futures; duplicates count once.
-    timeout
-        Seconds; None waits as long as it takes.
-    return_when
-        `ALL_COMPLETED`, `FIRST_COMPLETED` or `FIRST_EXCEPTION`.
-    """
-    chosen = set(futures)
-    for place in _places(chosen):
-        place.flush()
-    if return_when != ALL_COMPLETED:
-        result = concurrent.futures.wait(chosen, timeout, return_when)
-        return DoneAndNotDone(result.done, result.not_done)
-    # One after the other: a Condition is then made only for those that are not done when their turn comes.
-    end = None if timeout is None else monotonic() + timeout
-    for future in chosen:
-        if future.done():
-            continue
-        try:
-            future.exception(None if end is None else max(0.0, end - monotonic()))
-        except CancelledError:
-            continue
-        except TimeoutError:
-            break
-    done = {future for future in chosen if future.done()}
-    return DoneAndNotDone(done, chosen - done)
-
-
-def as_completed(
-    futures: Iterable[concurrent.futures.Future[T]], timeout: float | None = None
-) -> Iterator[concurrent.futures.Future[T]]:
-    """Futures in the order in which they end, as `concurrent.futures.as_completed` does.
-
-    Raises
-    ------
-    TimeoutError
-        Not all of them were done `timeout` seconds after the first was asked for.
-    RuntimeError
-        Called in a callback, before all were done: see `Future.result`.
-    """
-    chosen = set(futures)
-    waits = timeout is None or timeout > 0
-    for place in _places(chosen):
-        place.before_waiting() if waits else place.flush()
-    if not all(isinstance(future, Future) for future in chosen):
-        return concurrent.futures.as_completed(chosen, timeout)
-    return _as_they_end(chosen, timeout)  # type: ignore[arg-type]
-
-
-def _as_they_end(left: set[Future[T]], timeout: float | None) -> Iterator[Future[T]]:
-    """What the standard function does, without a Condition for each future: 50,000 of those take 40 MB."""
-    end = None if timeout is None else monotonic() + timeout
-    count = len(left)
-    ended: SimpleQueue[Future[T]] = SimpleQueue()
-    try:
-        _ring(left, ended)
-        while left:
-            try:
-                future = ended.get(timeout=None if end is None else max(0.0, end - monotonic()))
-            except Empty:
-                raise TimeoutError(f"{len(left)} (of {count}) futures unfinished") from None
-            left.remove(future)
-            yield future
-            del future  # whoever asked for it may be done with it: it must not be kept until the next has ended
-    finally:
-        _ring_no_more(left, ended)
-
-
-class _Bell(NamedTuple):
-    """Sleeps in place of somebody who waits for many futures, and is woken like him."""
-
-    future: Future[Any]
-    ended: SimpleQueue[Any]
-
-    def release(self) -> None:
-        """The future has ended."""
-        self.ended.put(self.future)
-
-
-def _ring(futures: Iterable[Future[Any]], ended: SimpleQueue[Any]) -> None:
-    """Have each future in the queue when it has ended."""
-    for future in futures:
-        with _STATE:
-            pending = future._state == PENDING
-            if pending:
-                future._watched().sleepers.append(_Bell(future, ended))
-        if not pending:
-            ended.put(future)
-
-
-def _ring_no_more(futures: Iterable[Future[Any]], ended: SimpleQueue[Any]) -> None:
-    """Nobody waits for them any more."""
-    for future in futures:
-        _forget(future, _Bell(future, ended))
-
-
-def _forget(future: Future[Any], sleeper: Sleeper) -> None:
-    with _STATE, contextlib.suppress(ValueError):
-        if future._watch is not None:
-            future._watch.sleepers.remove(sleeper)
-
-
-def gather(*futures: Any, timeout: float | None = None) -> list[Any]:
-    """Results of futures, in order; lists and tuples of futures may be nested, and keep their shape.
-
-    `gather(a, b)`, `gather([a, b])` and `gather([a, [b, c]])` give `[ra, rb]`, `[ra, rb]` and `[ra, [rb, rc]]`.
-
-    Raises
-    ------
-    TimeoutError
-        Not all of them were done within `timeout` seconds.
-    Exception
-        What the first failed task, in order, raised.
-    TypeError
-        An element is neither a future nor a list or tuple.
-    """
-    nested = futures[0] if len(futures) == 1 and isinstance(futures[0], Iterable) else futures
-    end = None if timeout is None else monotonic() + timeout
-    gathered: list[Any] = _gather(list(nested), end)
-    return gathered
-
-
-def _gather(value: Any, end: float | None) -> Any:
-    if isinstance(value, concurrent.futures.Future):
-        return value.result(None if end is None else max(0.0, end - monotonic()))
-    if isinstance(value, list | tuple):
-        return [_gather(item, end) for item in value]
-    raise TypeError(f"gather takes futures and lists of them, not {type(value).__name__}")
-
-
-def _places(futures: Iterable[concurrent.futures.Future[Any]]) -> set[Place]:
-    """Where those are that have not ended: one for each function."""
-    return {future._place for future in futures if isinstance(future, Future) and not future.done()}

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from taskmesh import futures as f
+from taskmesh import waiting as f
 from taskmesh.core.session import OpenChunk
-from taskmesh.futures import Future, as_completed, gather, settle_cancelled, settle_error, settle_values, wait
+from taskmesh.futures import Future, settle_cancelled, settle_error, settle_values
+from taskmesh.waiting import as_completed, gather, wait
 
 LONG = 20.0  # seconds: a deadline for what happens at once
 
