@@ -102,9 +102,10 @@ class Feed:
         try:
             self._open()
         except AddressError as error:
-            if self._again_s >= AGAIN_AT_MOST_S / 2 and self._again_s < AGAIN_AT_MOST_S:
+            longer_s = min(2 * self._again_s, AGAIN_AT_MOST_S)
+            if longer_s == AGAIN_AT_MOST_S > self._again_s:  # somebody else has it
                 log.error("no events are told: %s; trying again", error)
-            self._again_s = min(2 * self._again_s, AGAIN_AT_MOST_S)
+            self._again_s = longer_s
             self._open_at = now + self._again_s
         else:
             self._open_at, self._again_s = NEVER, AGAIN_S

@@ -347,12 +347,13 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
                     waiter.add_result(future)
             condition.notify_all()
     with _STATE:
-        watch = future._watch
-        if watch is None:
+        left = future._watch
+        if left is None:
             return True
-        if watch.condition is None:  # else somebody may hold it, and is going to release the one that he finds here
+        if left.condition is None:  # else somebody may hold it, and is going to release the one that he finds here
             future._watch = None
-        (sleepers, watch.sleepers), (callbacks, watch.callbacks) = (watch.sleepers, []), (watch.callbacks, [])
+        sleepers, left.sleepers = left.sleepers, []
+        callbacks, left.callbacks = left.callbacks, []
     for sleeper in sleepers:
         sleeper.release()
     for callback in callbacks:

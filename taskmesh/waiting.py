@@ -45,7 +45,7 @@ def wait(
     if return_when != ALL_COMPLETED:
         result = concurrent.futures.wait(chosen, timeout, return_when)
         return DoneAndNotDone(result.done, result.not_done)
-    # One after the other: a Condition is then made only for those that are not done when their turn comes.
+    # One after the other: each is waited for by a bare lock, and only if it has not ended when its turn comes.
     end = None if timeout is None else monotonic() + timeout
     for future in chosen:
         if future.done():

@@ -20,7 +20,7 @@ from ..transport.endpoints import Address, reached
 from .asking import ask, no_hub, whom_to_ask
 from .exits import BY_SIGNAL
 from .logs import printable
-from .options import AskedHub, Insecure, TicketFile, examples, finite
+from .options import AskedHub, Insecure, TicketFile, Timeout, examples
 from .status import document_of
 
 EXAMPLES = examples(
@@ -36,16 +36,7 @@ def events(
         bool,
         typer.Option("--json", envvar="TASKMESH_JSON", metavar="", help="Print JSON lines, as the hub sends them."),
     ] = False,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            callback=finite,
-            metavar="SECONDS",
-            envvar="TASKMESH_TIMEOUT",
-            help="How long to wait for the hub at the start.",
-        ),
-    ] = 5.0,
+    timeout: Timeout = 5.0,
     ticket: TicketFile = None,
     insecure: Insecure = False,
 ) -> None:

@@ -75,6 +75,19 @@ def finite(value: float) -> float:
     return value
 
 
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        min=0.1,
+        callback=finite,
+        metavar="SECONDS",
+        envvar="TASKMESH_TIMEOUT",
+        help="How long to wait for the hub's answer.",
+    ),
+]
+
+
 def paragraphs(docstring: str | None) -> str:
     """A docstring as help: a line for each paragraph, because a terminal is as wide as it is."""
     return "\n\n".join(" ".join(part.split()) for part in (docstring or "").split("\n\n"))

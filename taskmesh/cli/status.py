@@ -17,7 +17,7 @@ from ..security.ticket import Ticket
 from ..transport.endpoints import Address
 from .asking import ask, no_hub, whom_to_ask
 from .logs import printable
-from .options import AskedHub, Insecure, TicketFile, examples, finite
+from .options import AskedHub, Insecure, TicketFile, Timeout, examples, finite
 
 PLAIN_WIDTH = 130  # columns of a table that goes to a file, where nobody knows how wide it may be
 EXAMPLES = examples(
@@ -46,16 +46,7 @@ def status(
             help="Show it again every so many seconds.",
         ),
     ] = 0.0,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            callback=finite,
-            metavar="SECONDS",
-            envvar="TASKMESH_TIMEOUT",
-            help="How long to wait for an answer.",
-        ),
-    ] = 5.0,
+    timeout: Timeout = 5.0,
     ticket: TicketFile = None,
     insecure: Insecure = False,
 ) -> None:

@@ -21,7 +21,7 @@ from ..security.ticket import Ticket, iso, name_fault, parse_validity, ticket_te
 from ..transport.endpoints import parse_address
 from .exits import CommandError, ExitCode
 from .logs import printable
-from .options import examples, finite, paragraphs
+from .options import Timeout, examples, paragraphs
 from .register import Where, register_of
 from .tables import ticket_table
 
@@ -84,17 +84,6 @@ AdminTicket = Annotated[
         metavar="FILE",
         envvar="TASKMESH_TICKET",
         help="An admin ticket to ask the hub with. [dim]\\[default: the one of the hub on this machine][/]",
-    ),
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        "--timeout",
-        min=0.1,
-        callback=finite,
-        metavar="SECONDS",
-        envvar="TASKMESH_TIMEOUT",
-        help="How long to wait for the hub's answer.",
     ),
 ]
 

@@ -64,7 +64,9 @@ def test_tiny_tasks_are_handed_out_by_the_dose_while_there_is_enough_to_do() -> 
 def test_a_daemon_that_will_soon_have_nothing_to_do_gets_crumbs_too() -> None:
     known = pace((4, 1e-6))  # trusted for a few tasks only
     assert room(2, *held(4, 1e-6), known) == known.trusted()
-    assert room(2, *held(1000, 1e-6), known) > 0
+    known = pace((100_000, 1e-6))
+    known.mean_s = 1e-4  # the first of them had taken much longer: by price there is room for less than a dose
+    assert 0 < room(2, *held(4, 1e-4), known) < known.dose()
 
 
 def test_longer_tasks_are_handed_out_one_by_one_as_ever() -> None:
