@@ -61,9 +61,9 @@ class Target:
         return time.monotonic() > self.until
 
     def times(self, full: int) -> Iterator[int]:
-        """Count up to `full`, shrunk by the scale, or until the time is over."""
+        """Count up to `full`, shrunk by the scale, or until the time is over; once at least, however slow the hub is."""
         for n in range(max(1, round(full * self.scale))):
-            if self.over:
+            if n and self.over:
                 return
             yield n
 
