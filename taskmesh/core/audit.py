@@ -141,5 +141,5 @@ def _check_chunk(state: ChunkState, queued: Ranges, leased: Ranges) -> None:
     # What a daemon's inventory took from the queue and gave back is queued a second time; whoever is next takes both.
     for kind, expected, actual in (("ready", state.ready, normal(queued)), ("leased", state.leased, leased)):
         for lo, hi in expected:
-            if count(part for a, b in actual for part in overlap([(a, b)], lo, hi)) != hi - lo:
+            if count([part for a, b in actual for part in overlap([(a, b)], lo, hi)]) != hi - lo:
                 raise LocalProtocolError(f"{name}: {lo}..{hi} is {kind}, but not in the {kind} index once")

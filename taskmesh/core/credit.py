@@ -103,6 +103,6 @@ def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:
         ahead = min(ahead, 2 * slots - tasks_out)
     if pace.price_s() < ONE_AHEAD_BELOW_S:
         ahead = max(ahead, 2 * slots - tasks_out)
-    if pace.tiny and ahead < pace.dose() and tasks_out >= 2 * slots and load_s > AHEAD_S * slots / 2:
+    if tasks_out >= 2 * slots and load_s > AHEAD_S * slots / 2 and pace.tiny and ahead < pace.dose():
         return 0  # as TCP avoids silly windows: it has enough for now, and crumbs cost as much as a dose
     return max(free, ahead, 0)

@@ -95,9 +95,10 @@ class ChunkState:
             What has moved.
         """
         moved: Ranges = []
-        for state in _APPLIES[step]:
+        for state, target in _MOVES[step]:
             held = self.ready if state is State.READY else self.leased
-            target = next_state(state, step)
+            if not held:
+                continue
             if held == ranges:  # as they nearly always are: all that is there
                 fresh, held = ranges, []
             else:
@@ -157,6 +158,7 @@ _APPLIES: dict[Step, tuple[State, ...]] = {
     Step.RETURNED: (State.LEASED,),
     Step.LOST: (State.READY, State.LEASED),
 }
+_MOVES = {step: [(state, next_state(state, step)) for state in states] for step, states in _APPLIES.items()}
 
 
 @dataclass(slots=True, eq=False)

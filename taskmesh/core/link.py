@@ -28,10 +28,12 @@ NAK_INTERVAL_S = 0.1
 BACK_INTERVAL_S = NAK_INTERVAL_S / 2
 RESEND_AFTER_S = 1.0
 NEVER = float("inf")
+Frame = tuple[int, bytes]
+"""Flags and body of a message on the wire, or of a fragment of one; what is in them is not looked at here."""
 
 
 class Link:
-    """Sending and receiving cursors of one peer of a link. Frames are opaque bytes."""
+    """Sending and receiving cursors of one peer of a link."""
 
     __slots__ = (
         "_acked",
@@ -48,7 +50,7 @@ class Link:
     )
 
     def __init__(self) -> None:
-        self._frames: deque[bytes] = deque()  # unacknowledged, oldest first
+        self._frames: deque[Frame] = deque()  # unacknowledged, oldest first
         self._acked = 0  # every sequence number up to this one has been received by the peer
         self._cursor = 1  # the next sequence number to put on the wire
         self._there = 0  # the peer has received this many, and acknowledges them when it may
@@ -72,15 +74,15 @@ class Link:
         """How many recorded messages the peer has not acknowledged."""
         return len(self._frames)
 
-    def record(self, frame: bytes) -> None:
+    def record(self, frame: Frame) -> None:
         """Append a message. One append, so that an interrupted caller leaves either all of it or nothing."""
         self._frames.append(frame)
 
-    def record_all(self, frames: list[bytes]) -> None:
+    def record_all(self, frames: list[Frame]) -> None:
         """Append several messages, all of them or none."""
         self._frames.extend(frames)
 
-    def take(self, now: float) -> tuple[int, bytes] | None:
+    def take(self, now: float) -> tuple[int, Frame] | None:
         """The next message to put on the wire and its number, or None. The cursor does not move: see `sent`."""
         index = self._cursor - self._acked - 1
         if index >= len(self._frames) or index >= WINDOW:

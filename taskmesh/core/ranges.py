@@ -128,8 +128,10 @@ def _span(ranges: Ranges, lo: int, hi: int) -> tuple[int, int]:
     return i, bisect_left(ranges, (hi,), i)
 
 
-def count(ranges: Iterable[Range]) -> int:
+def count(ranges: Sequence[Range]) -> int:
     """How many offsets there are in `ranges`."""
+    if len(ranges) == 1:
+        return ranges[0][1] - ranges[0][0]
     return sum(b - a for a, b in ranges)
 
 

@@ -380,7 +380,7 @@ class Scheduler:
                 f"this session has {session.queued + session.outbox.bytes:,} bytes of calls and outcomes at the hub, "
                 f"which takes {self.quotas.queued_bytes:,.0f} of each session"
             )
-        if not all(self.bodies.get(digest) is not None for digest in (spec.digest, spec.init) if digest):
+        if self.bodies.get(spec.digest) is None or (spec.init and self.bodies.get(spec.init) is None):
             return f"the hub was never sent the function {spec.name}"
         return self.full
 
@@ -529,15 +529,14 @@ class Scheduler:
             for peer in suspect:
                 if peer.role == "daemon":
                     move_queued(self, peer)
-        for instance in [i for i in self._leaving if not self.deliveries.uncommitted_of(i)]:
-            self._see_off(self.roster.peers[instance])
+        if self._leaving:
+            for instance in [i for i in self._leaving if not self.deliveries.uncommitted_of(i)]:
+                self._see_off(self.roster.peers[instance])
         if now >= self.recovery.until:
             recovery.finish(self)
         self.repairs.tick(now)
-        for instance in [i for i, until in self.gone.items() if now >= until]:
-            session = self.sessions[instance]
-            self._actions.append(Note(logging.INFO, f"client {session.name} on {session.host} did not come back"))
-            self.drop_session(instance)
+        if self.gone:
+            self._drop_gone(now)
         if self.hungry:
             if self.ready:
                 self._actions += dispatch(self, now)
@@ -546,6 +545,12 @@ class Scheduler:
             self._recall_at = NEVER  # nobody could take anything; whoever can says something first
         self.deliveries.tick()
         self.rate.sample(now, self.totals.done + self.totals.failed)
+
+    def _drop_gone(self, now: float) -> None:
+        for instance in [i for i, until in self.gone.items() if now >= until]:
+            session = self.sessions[instance]
+            self._actions.append(Note(logging.INFO, f"client {session.name} on {session.host} did not come back"))
+            self.drop_session(instance)
 
     def _recall(self, now: float) -> None:
         """Nothing waits here, and some daemon idles: ask another for what waits there."""

@@ -94,11 +94,11 @@ class Stream:
         """Record `message` on the link; `pump` puts it on a socket."""
         body = encode(message)
         if len(body) <= MAX_BODY:
-            self.link.record(b"\x00" + body)
+            self.link.record((LAST, body))
             return
         starts = range(0, len(body), MAX_BODY)
         self.link.record_all(
-            [(b"\x00" if start == starts[-1] else b"\x01") + body[start : start + MAX_BODY] for start in starts]
+            [(LAST if start == starts[-1] else MORE, body[start : start + MAX_BODY]) for start in starts]
         )
 
     def pump(self, put: Callable[[bytes], bool], now: float) -> bool:
@@ -112,9 +112,8 @@ class Stream:
         link = self.link
         pack, incarnation, epoch = _ENVELOPE.pack, self.incarnation, self.epoch
         while (item := link.take(now)) is not None:
-            seq, recorded = item
-            head = pack(PROTOCOL_VERSION, recorded[0], epoch, incarnation, seq, link.acknowledged())
-            if not put(b"".join((head, memoryview(recorded)[1:]))):
+            seq, (flags, body) = item
+            if not put(pack(PROTOCOL_VERSION, flags, epoch, incarnation, seq, link.acknowledged()) + body):
                 return False
             link.sent(seq)
         if link.wants_nak(now):

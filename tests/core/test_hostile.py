@@ -243,7 +243,7 @@ def test_a_chunk_in_as_many_pieces_as_it_can_have_takes_no_minute(world: World, 
 def test_a_flood_of_naks_moves_the_cursor_twenty_times_a_second() -> None:
     link = Link()
     for _ in range(100):
-        link.record(b"frame")
+        link.record((0, b"frame"))
     sent = 0
     for _ in range(1000):
         while (item := link.take(1.0)) is not None:
@@ -253,7 +253,7 @@ def test_a_flood_of_naks_moves_the_cursor_twenty_times_a_second() -> None:
         link.check()
     assert sent == 200
     link.on_nak(0, 1.0 + BACK_INTERVAL_S)
-    assert link.take(1.0 + BACK_INTERVAL_S) == (1, b"frame")
+    assert link.take(1.0 + BACK_INTERVAL_S) == (1, (0, b"frame"))
 
 
 @pytest.mark.parametrize("blob", [[1], [1, 2, 3], {"a": 1, "b": 2}, (1, 2)])

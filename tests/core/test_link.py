@@ -25,7 +25,7 @@ class End:
         self.link.on_time(now)
         while most and (item := self.link.take(now)) is not None:
             most -= 1
-            self.wire.append(("message", item[0], self.link.acknowledged(), item[1]))
+            self.wire.append(("message", item[0], self.link.acknowledged(), item[1][1]))
             self.link.sent(item[0])
         if self.link.wants_nak(now):
             self.wire.append(("nak", 0, self.link.acknowledged(), b""))
@@ -56,7 +56,7 @@ class LossyLink(RuleBasedStateMachine):
         for _ in range(count):
             body = b"%d" % len(self.said[end])
             self.said[end].append(body)
-            self.ends[end].link.record(body)
+            self.ends[end].link.record((0, body))
 
     @rule(end=which, most=st.sampled_from([1, 5, 10**6]))
     def pumps(self, end: int, most: int) -> None:
@@ -135,7 +135,7 @@ TestLossyLink.settings = settings(max_examples=100, stateful_step_count=60)
 def sent(link: Link, count: int, now: float = 0.0) -> None:
     """`count` messages are recorded and on the wire."""
     for n in range(count):
-        link.record(b"%d" % n)
+        link.record((0, b"%d" % n))
     while (item := link.take(now)) is not None:
         link.sent(item[0])
 
@@ -154,7 +154,7 @@ def test_a_nak_sends_the_sender_back_to_what_is_missing() -> None:
     link = Link()
     sent(link, 5)
     link.on_nak(2, 0.1)
-    assert link.take(0.1) == (3, b"2")
+    assert link.take(0.1) == (3, (0, b"2"))
     assert link.unacked == 3
 
 
@@ -164,7 +164,7 @@ def test_nothing_is_sent_again_before_a_second_without_progress() -> None:
     link.on_time(10.0 + RESEND_AFTER_S / 2)
     assert link.take(10.0) is None
     link.on_time(10.0 + RESEND_AFTER_S)
-    assert link.take(11.0) == (1, b"0")
+    assert link.take(11.0) == (1, (0, b"0"))
 
 
 def test_progress_puts_the_resend_off() -> None:
@@ -177,9 +177,9 @@ def test_progress_puts_the_resend_off() -> None:
 
 def test_what_was_not_taken_by_the_socket_is_offered_again() -> None:
     link = Link()
-    link.record(b"x")
-    assert link.take(0.0) == (1, b"x")
-    assert link.take(0.0) == (1, b"x")
+    link.record((0, b"x"))
+    assert link.take(0.0) == (1, (0, b"x"))
+    assert link.take(0.0) == (1, (0, b"x"))
     link.sent(1)
     assert link.take(0.0) is None
 
@@ -239,7 +239,7 @@ def test_what_the_peer_has_and_may_not_acknowledge_yet_is_not_sent_again() -> No
     """Its store is slow, or full."""
     link = Link()
     for body in (b"a", b"b"):
-        link.record(body)
+        link.record((0, body))
     for seq in (1, 2):
         assert link.take(0.0) is not None
         link.sent(seq)
@@ -248,5 +248,5 @@ def test_what_the_peer_has_and_may_not_acknowledge_yet_is_not_sent_again() -> No
     assert link.take(100.0) is None
     assert link.next_deadline() == float("inf")
     link.on_nak(1, 100.0)
-    assert link.take(100.0) == (2, b"b")
+    assert link.take(100.0) == (2, (0, b"b"))
     link.check()

@@ -149,7 +149,7 @@ def link(source: Source) -> None:
         what = source.below(9)
         with contextlib.suppress(PeerProtocolError):
             if what == 0:
-                ours.record(b"frame")
+                ours.record((0, b"frame"))
             elif what == 1:
                 ours.on_ack(number, now)
             elif what == 2:

@@ -24,7 +24,7 @@ def test_a_lane_that_brings_nothing_is_stuck() -> None:
 
 def test_an_inbox_that_swallows_everything_is_stuck() -> None:
     progress, link = Progress(), Link()
-    link.record(b"x")
+    link.record((0, b"x"))
     words = [progress.stuck(link, reply(), float(now)) for now in range(30)]
     assert words.index(True) == STUCK_AFTER_S
 
@@ -39,5 +39,5 @@ def test_a_slow_link_is_not_stuck_while_anything_moves() -> None:
 
 def test_what_is_received_and_not_stored_yet_is_progress_enough() -> None:
     progress, link = Progress(), Link()
-    link.record(b"x")
+    link.record((0, b"x"))
     assert not any(progress.stuck(link, HeartbeatReply(True, 0, 0, 1), float(now)) for now in range(100))

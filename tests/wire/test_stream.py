@@ -99,7 +99,7 @@ def test_a_new_link_forgets_half_a_message() -> None:
 
 def test_a_message_that_does_not_decode_is_dropped_and_the_next_one_arrives() -> None:
     here, there = pair()
-    here.link.record(b"\x00" + b"\xc1 nonsense")
+    here.link.record((0, b"\xc1 nonsense"))
     here.send(m.Close())
     bad, good = frames(here)
     with pytest.raises(PeerProtocolError):
