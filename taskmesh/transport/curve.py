@@ -14,7 +14,7 @@ import zmq
 from zmq.utils import z85
 
 from .loop import Loop
-from .sockets import EVENTS, NOBLOCK, POLLIN, RCVMORE, Context, Socket, close, make
+from .sockets import NOBLOCK, Context, Socket, close, get_message, make
 
 ENDPOINT = "inproc://zeromq.zap.01"
 ROUND = 64
@@ -78,16 +78,10 @@ class Arrival(NamedTuple):
 
 def get_from(sock: Socket) -> Arrival | None:
     """As `sockets.get`, with the key that the connection was authenticated by."""
-    if not int(sock.get(EVENTS)) & POLLIN:
+    got = get_message(sock)
+    if got is None:
         return None
-    try:
-        message = sock.recv(NOBLOCK, copy=False)
-    except zmq.Again:
-        return None
-    frame = message.bytes
-    if sock.get(RCVMORE):
-        sock.recv_multipart(zmq.NOBLOCK)
-        frame = b""
+    message, frame = got
     return Arrival(frame, bytes.fromhex(str(message.get("User-Id"))), str(message.get("Peer-Address")))
 
 
