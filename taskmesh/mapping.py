@@ -1,6 +1,6 @@
 """`Mesh.map`: many calls as few messages, and their results in order, lazily.
 
-Items are pickled into leaves of up to 2,048 items or about 64 KiB, and leaves are gathered into chunks for a
+Items are pickled into leaves of up to 4,000 items or about 64 KiB, and leaves are gathered into chunks for a
 millisecond at the most. Nobody guesses a chunk size: the daemon hands ranges of items to its runners by measured time,
 even within a leaf. Outcomes are opened in the consumer's thread, when their turn comes.
 """
@@ -17,20 +17,17 @@ from typing import Any, NamedTuple
 
 from .client import Client, Place
 from .core import messages as m
-from .core.ranges import Ranges, count
+from .core.ranges import Ranges
 from .errors import PayloadError
 from .outcomes import contents, open_failure
 from .wire.payload import describe, dump, loads, unpickling_error
 
-LEAF_ITEMS = 2048
+LEAF_ITEMS = 4000  # a runner claims a block of at most `CLAIM_MOST` at a time: a leaf of as many is one
 LEAF_BYTES = 64 * 1024
 CHUNK_BYTES = 112 * 1024  # and a leaf more: from 128 KiB on, malloc takes fresh pages from the system each time
 CHUNK_ITEMS = 65_536
 SLOW_S = 0.001  # send what there is when gathering has taken this long;
 FULL_S = 0.003  # or this long, when items are small and come fast
-MEASURED_CHUNKS = 2  # then, once, wait
-BEGIN_S = 0.003  # for so long, or
-BEGIN_ITEMS = 1000  # until so many have ended
 
 
 class Source:
@@ -161,7 +158,6 @@ class MapRun:
         self._error: BaseException | None = None
         self._waiting_for: tuple[int, int] | None = None
         self._out = 0
-        self._fed = self._ended = 0  # chunks that were sent, items whose outcomes have arrived
         self.abandoned = False
 
     # ---- in -------------------------------------------------------------------------------------------------
@@ -170,22 +166,6 @@ class MapRun:
         """Send items until the buffer is full or the source is exhausted."""
         while not self._source.exhausted and (self._buffer is None or self._out < self._buffer):
             self._feed_chunk()
-            if self._fed == MEASURED_CHUNKS and not self._source.exhausted and not self._client.in_receive_thread():
-                self._let_it_begin()
-
-    def _let_it_begin(self) -> None:
-        """Leave the processors to the first items for a moment.
-
-        With us in between it takes several times as long until it is known what they cost, and until then runners are
-        handed a few at a time.
-        """
-        until = monotonic() + BEGIN_S
-        with self._changed:
-            while self._ended < min(BEGIN_ITEMS, self._out) and self._error is None:
-                left = until - monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
 
     def _feed_chunk(self) -> None:
         leaves: list[bytes] = []
@@ -219,7 +199,6 @@ class MapRun:
             for part in self._early.pop(first, ()):
                 chunk.parts[part.lo] = part
         self._out += total
-        self._fed += 1
 
     def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None:
         """Called by the receive thread."""
@@ -232,9 +211,6 @@ class MapRun:
     def _arrived(self, first: int, fresh: Ranges, outcome: m.Outcome | BaseException) -> None:
         with self._changed:
             chunk = self._by_first.get(first)
-            if self._ended < BEGIN_ITEMS:
-                self._ended += count(fresh)
-                self._changed.notify()
             for lo, hi in fresh:
                 part = _Part(lo, hi, outcome)
                 if chunk is None:

@@ -25,7 +25,7 @@ ONE_AHEAD_BELOW_S = 0.25
 LONGEST_S = 1e6
 """No report counts for more: what one task took must not make the books of a daemon overflow."""
 
-GROWTH, TINY_S, TINY_GROWTH = 1, 1e-4, 16
+GROWTH, TINY_S, TINY_GROWTH = 1, 3e-4, 32
 """By how much a dose may exceed all that was measured of its spec; and by how much when its tasks seem to be tiny: then
 what is handed out goes wrong by little, and the steps of a slow start take longer than the tasks do."""
 

@@ -20,9 +20,48 @@ if TYPE_CHECKING:
     from .scheduler import Scheduler
 
 
+class Grant:
+    """A lease that is being made, of offsets `[lo, hi)` of a chunk.
+
+    One message says all of it, however many portions it was given out in.
+    """
+
+    __slots__ = ("daemon", "hi", "lease", "lo")
+
+    def __init__(self, daemon: DaemonState, lease: Lease, lo: int, hi: int) -> None:
+        self.daemon = daemon
+        self.lease = lease
+        self.lo = lo
+        self.hi = hi
+
+    def goes_on(self, daemon: DaemonState, piece: Piece, lo: int) -> bool:
+        """Whether what begins at `lo` of a piece can be part of this lease."""
+        lease = self.lease
+        return (
+            lo == self.hi
+            and daemon is self.daemon
+            and piece.chunk is lease.state
+            and (piece.attempt, piece.solo) == (lease.attempt, lease.solo)
+            and piece.chunk.spec.pace.mean_s is not None  # of what is unknown, each task is a lease of its own
+        )
+
+    def extend(self, hi: int) -> None:
+        """Let it go on to `hi`."""
+        self.daemon.extend(self.lease, self.hi, hi)
+        self.hi = hi
+
+    def message(self) -> m.Dispatch:
+        """What tells its daemon."""
+        lease, spec, chunk = self.lease, self.lease.state.spec, self.lease.state.chunk
+        return m.Dispatch(
+            lease.fence, spec.session, spec.number, spec.name, spec.digest, spec.init, lease.attempt, lease.solo,
+            self.lo, self.hi, spec.limits, chunk.cut(self.lo, self.hi),
+        )  # fmt: skip
+
+
 def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
     """Lease out what can be leased; returns the messages that say so."""
-    actions: list[Action] = []
+    grants: list[Grant] = []
     ready = scheduler.ready
     hungry = scheduler.hungry
     hungry.sort()
@@ -40,14 +79,14 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
         rest = min(hi, lo + tasks)
         if rest < hi and piece.chunk.chunk.grain == 1:
             rest = piece.chunk.chunk.whole_leaves(lo, rest)
-        served_s = _lease(scheduler, daemon, piece, lo, rest, now, actions)
+        served_s = _lease(scheduler, daemon, piece, lo, rest, now, grants)
         if rest >= live[-1][1]:
             ready.pop(priority, session, served_s)
         else:
             ready.charge(priority, session, served_s)
             ready.replace_first(priority, session, piece._replace(lo=rest))
         hungry.leased(daemon)
-    return actions
+    return [action for grant in grants for action in _announce(scheduler, grant)]
 
 
 def _portion(daemon: DaemonState, piece: Piece) -> int:
@@ -62,44 +101,32 @@ def _portion(daemon: DaemonState, piece: Piece) -> int:
 
 
 def _lease(
-    scheduler: Scheduler, daemon: DaemonState, piece: Piece, lo: int, hi: int, now: float, actions: list[Action]
+    scheduler: Scheduler, daemon: DaemonState, piece: Piece, lo: int, hi: int, now: float, grants: list[Grant]
 ) -> float:
     """Lease offsets `[lo, hi)` to a daemon; returns their price in seconds."""
-    state, spec = piece.chunk, piece.chunk.spec
+    state = piece.chunk
     state.move([(lo, hi)], Step.DISPATCHED)
-    if spec.pace.tiny and (last := _last(daemon, piece, lo, actions)) is not None:
-        return _extend(daemon, last, hi, actions)
-    price_s = spec.pace.price_s()
+    if grants and grants[-1].goes_on(daemon, piece, lo):
+        grants[-1].extend(hi)
+        return (hi - lo) * grants[-1].lease.price_s
     fence = scheduler.next_fence()
     while fence in daemon.leases or fence in state.leases:  # a daemon said in its inventory that it has this one
         fence = scheduler.next_fence()
+    price_s = state.spec.pace.price_s()
+    lease = Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s, now)
     state.given.add(daemon.instance)
-    daemon.add(Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s, now))
-    for digest in (spec.digest, spec.init):
-        body = scheduler.bodies.give(digest, daemon)
-        if body is not None:
-            actions.append(Send(daemon.instance, m.Body(digest, body)))
-    message = m.Dispatch(
-        fence, spec.session, spec.number, spec.name, spec.digest, spec.init, piece.attempt, piece.solo,
-        lo, hi, spec.limits, state.chunk.cut(lo, hi),
-    )  # fmt: skip
-    actions.append(Send(daemon.instance, message))
+    daemon.add(lease)
+    grants.append(Grant(daemon, lease, lo, hi))
     return (hi - lo) * price_s
 
 
-def _last(daemon: DaemonState, piece: Piece, lo: int, actions: list[Action]) -> m.Dispatch | None:
-    """The message of the lease that was made last, if the daemon has it and it ends where the next one begins."""
-    action = actions[-1] if actions else None
-    if not isinstance(action, Send) or action.instance != daemon.instance or not isinstance(action.message, m.Dispatch):
-        return None
-    lease = daemon.leases[action.message.fence]
-    same = lease.state is piece.chunk and (lease.attempt, lease.solo) == (piece.attempt, piece.solo)
-    return action.message if same and action.message.hi == lo else None
-
-
-def _extend(daemon: DaemonState, message: m.Dispatch, hi: int, actions: list[Action]) -> float:
-    """Let a lease of tiny tasks go on to `hi`: one message, and fewer doses, instead of several."""
-    lease = daemon.leases[message.fence]
-    daemon.add(lease.more(message.hi, hi))
-    actions[-1] = Send(daemon.instance, message._replace(hi=hi, chunk=lease.state.chunk.cut(message.lo, hi)))
-    return (hi - message.hi) * lease.price_s
+def _announce(scheduler: Scheduler, grant: Grant) -> list[Action]:
+    """Tell a daemon of a lease, and before that the functions that it needs and has not been sent."""
+    spec, instance = grant.lease.state.spec, grant.daemon.instance
+    actions: list[Action] = []
+    for digest in (spec.digest, spec.init):
+        body = scheduler.bodies.give(digest, grant.daemon)
+        if body is not None:
+            actions.append(Send(instance, m.Body(digest, body)))
+    actions.append(Send(instance, grant.message()))
+    return actions

@@ -7,7 +7,7 @@ intersected with these sets before they are used. That makes every order of even
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgpack
@@ -17,7 +17,7 @@ from . import messages as m
 from .chunk import Chunk
 from .credit import Pace
 from .lifecycle import State, Step, next_state
-from .ranges import Ranges, count, overlap, subtract, union, within, without
+from .ranges import Ranges, add, count, overlap, subtract, union, within, without
 
 MACHINE_LOST: bytes = msgpack.packb(
     {"kind": "lost", "why": "its worker machine was lost, and it must not be started twice (at_most_once)"}
@@ -179,10 +179,6 @@ class Lease:
     given_at: float = 0.0
     asked_at: float = 0.0
 
-    def more(self, lo: int, hi: int) -> Lease:
-        """What `DaemonState.add` takes to add `[lo, hi)` to this lease."""
-        return replace(self, ranges=[(lo, hi)])
-
     def take(self, lo: int, hi: int) -> Ranges:
         """Remove `[lo, hi)`; returns what of it was here."""
         found = overlap(self.ranges, lo, hi)
@@ -264,15 +260,19 @@ class DaemonState:
 
     def add(self, lease: Lease) -> None:
         """A new lease, or more of one that is here."""
-        known = self.leases.get(lease.fence)
-        tasks = count(lease.ranges)
-        if known is None:
-            self.leases[lease.fence] = lease
-            lease.state.leases[lease.fence] = lease
-            self.load_s += tasks * lease.price_s
-        else:
+        known = self.leases.setdefault(lease.fence, lease)
+        lease.state.leases[lease.fence] = known
+        self._hold(known, count(lease.ranges))
+        if known is not lease:
             known.ranges = union(known.ranges, lease.ranges)
-            self.load_s += tasks * known.price_s
+
+    def extend(self, lease: Lease, lo: int, hi: int) -> None:
+        """Offsets `[lo, hi)` are part of a lease that is here, too."""
+        lease.ranges = add(lease.ranges, lo, hi)
+        self._hold(lease, hi - lo)
+
+    def _hold(self, lease: Lease, tasks: int) -> None:
+        self.load_s += tasks * lease.price_s
         self.tasks_out += tasks
         self.loads.note(self)
 

@@ -66,11 +66,11 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
 def _astray(lease: Lease | None, state: ChunkState | None, entry: m.Finished) -> bool:
     """Whether an outcome cannot be one of its lease: taking that for it would leave tasks that nobody has."""
     outcome = entry.outcome
-    if lease is not None and lease.state is not state:
-        if not lease.speaks_of(entry.session, outcome.spec, outcome.first):
-            return True
-    chunk = lease.state.chunk if lease is not None else state.chunk if state is not None else None
-    return chunk is not None and outcome.hi > chunk.count
+    if lease is None:
+        return state is not None and outcome.hi > state.chunk.count
+    if lease.state is not state and not lease.speaks_of(entry.session, outcome.spec, outcome.first):
+        return True
+    return outcome.hi > lease.state.chunk.count
 
 
 def _book(scheduler: Scheduler, state: ChunkState, outcome: m.Outcome, found: Ranges | None) -> Ranges:

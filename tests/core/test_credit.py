@@ -19,9 +19,9 @@ def test_of_an_unknown_function_a_dose_is_one_task() -> None:
 
 
 def test_doses_grow_with_what_was_measured() -> None:
-    assert pace((1, 2e-4)).dose() == 1
-    assert pace((4, 2e-4)).dose() == 4
-    assert pace((1000, 2e-4)).dose() == round(DOSE_S / 2e-4)
+    assert pace((1, 5e-4)).dose() == 1
+    assert pace((4, 5e-4)).dose() == 4
+    assert pace((1000, 5e-4)).dose() == round(DOSE_S / 5e-4)
 
 
 def test_doses_of_tiny_tasks_grow_faster() -> None:

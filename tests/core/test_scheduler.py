@@ -9,6 +9,7 @@ import pytest
 from taskmesh.core import actions as a
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.credit import AHEAD_S
 from taskmesh.core.roster import DEAD_AFTER_S, LANE_GRACE_S, SUSPECT_AFTER_S
 
 from .world import CLIENT, DAEMON, DIGEST, World, calls, register
@@ -461,16 +462,31 @@ def test_a_time_that_is_no_time_does_not_stop_the_hub(world: World, busy_s: floa
     assert world.scheduler.totals.done == 6
 
 
-def test_a_daemon_is_handed_tiny_tasks_by_one_lease_at_a_time(world: World) -> None:
+def knows(world: World, mean_s: float) -> None:
+    """A task of the function has ended that took so long: it has a price, and doses of one at a time."""
     first = leased(world, 1)
     outcome = m.Outcome(first.spec, 0, 0, 1, m.Form.LIST, b"r")
-    world.hears(DAEMON, m.Done([m.Finished(first.fence, first.session, 1e-5, outcome)]))
+    world.hears(DAEMON, m.Done([m.Finished(first.fence, first.session, mean_s, outcome)]))
     world.tick()
     world.actions.clear()
+
+
+@pytest.mark.parametrize(("mean_s", "tasks"), [(1e-5, 100), (AHEAD_S / 50, 50)])
+def test_what_a_daemon_is_handed_in_one_round_is_one_lease(world: World, mean_s: float, tasks: int) -> None:
+    knows(world, mean_s)
     world.hears(CLIENT, m.Submit(1, calls(100, first=1)))
     world.tick()
-    dispatch = world.expect_dispatch(0, 100)
-    assert dispatch.chunk.payload == b"c" * 100
+    dispatch = world.expect_dispatch(0, tasks)
+    assert dispatch.chunk.payload == b"c" * tasks
     world.nothing_else()
-    world.outcome(dispatch, 0, 100)
+    world.outcome(dispatch, 0, tasks)
     assert world.scheduler.daemons[DAEMON].tasks_out == 0
+
+
+def test_what_several_daemons_are_handed_in_turns_is_a_lease_for_each_turn(world: World) -> None:
+    knows(world, AHEAD_S / 4)
+    world.joins("daemon", OTHER)
+    world.hears(CLIENT, m.Submit(1, calls(4, first=1)))
+    world.tick()
+    assert [(dispatch.lo, dispatch.hi) for dispatch in world.expect_dispatches()] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert [world.scheduler.daemons[daemon].tasks_out for daemon in (DAEMON, OTHER)] == [2, 2]

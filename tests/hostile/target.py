@@ -61,7 +61,7 @@ class Target:
         return time.monotonic() > self.until
 
     def times(self, full: int) -> Iterator[int]:
-        """Count up to `full`, shrunk by the scale, or until the time is over; once at least, however slow the hub is."""
+        """Count up to `full`, shrunk by the scale, or until the time is over; once at least, as a hub may be busy."""
         for n in range(max(1, round(full * self.scale))):
             if n and self.over:
                 return

@@ -209,8 +209,8 @@ class Socket:
         else:
             self._pending.append(frame)
 
-    def recv(self, flags: int = 0) -> bytes:
-        """Read one frame.
+    def recv(self, flags: int = 0, copy: bool = True) -> zmq.Frame:
+        """Read one frame; as it is read with `copy=False`, which says as well whether more follow: none do.
 
         Raises
         ------
@@ -223,12 +223,11 @@ class Socket:
         if self.kind == zmq.REP:
             assert connection is not None
             self._reply_to = connection, frame[0]
-            return bytes(frame[1])
-        return bytes(frame[1]) if self.kind == zmq.REQ else bytes(frame)
+        return zmq.Frame(bytes(frame[1]) if self.kind in (zmq.REP, zmq.REQ) else bytes(frame))
 
     def recv_multipart(self, flags: int = 0) -> list[bytes]:
         """Read one message: of a monitor, the only one that has several frames, the first says all."""
-        return [self.recv(flags)]
+        return [self.recv(flags).bytes]
 
     def get_monitor_socket(self, events: int) -> Socket:
         """A socket that becomes readable when this one loses a peer, if that is watched: nothing else happens here."""

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from taskmesh.core import messages as m
+from taskmesh.core.credit import TINY_GROWTH
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import PipeOutcome
 from taskmesh_worker import plan as p
@@ -66,9 +67,9 @@ def doses_of(one: PlanWorld, task_s: float) -> list[int]:
 
 
 def test_doses_of_a_short_function_grow_by_doubling(one: PlanWorld) -> None:
-    sizes = doses_of(one, 2e-4)
+    sizes = doses_of(one, 5e-4)
     assert sizes[0] == 1
-    assert max(sizes) == 25  # five milliseconds
+    assert max(sizes) == 10  # five milliseconds
     assert all(size <= max(1, sum(sizes[:n])) for n, size in enumerate(sizes))
 
 
@@ -76,7 +77,7 @@ def test_doses_of_a_tiny_function_grow_faster(one: PlanWorld) -> None:
     sizes = doses_of(one, 1e-6)
     assert sizes[0] == 1
     assert len(sizes) < 8
-    assert all(size <= max(1, 16 * sum(sizes[:n])) for n, size in enumerate(sizes))
+    assert all(size <= max(1, TINY_GROWTH * sum(sizes[:n])) for n, size in enumerate(sizes))
 
 
 def test_the_first_task_may_have_taken_longer_than_the_others(one: PlanWorld) -> None:
