@@ -2,7 +2,7 @@
 
 Too little, and a daemon idles for a round trip; too much, and work waits behind a long task while another daemon is
 free. So a daemon is kept `AHEAD_S` seconds ahead by measured time, an unknown spec starts slowly, and what is out is
-priced when it is handed out, so that the books balance whatever the measurements do later.
+priced when it is handed out, or as soon as anything is known of it.
 """
 
 from __future__ import annotations
@@ -70,6 +70,10 @@ class Pace:
         """What to count a task of this spec as, in seconds."""
         return UNKNOWN_S if self.mean_s is None else max(self.mean_s, 1e-7)
 
+    def quote_s(self) -> float | None:
+        """The same, or None if nothing is known of it."""
+        return None if self.mean_s is None else self.price_s()
+
     def dose(self, solo: bool = False) -> int:
         """How many tasks make a dose: `DOSE_S` of work, one of an unknown spec, growing step by step."""
         if solo or self.mean_s is None:
@@ -96,11 +100,8 @@ def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:
     free = slots - tasks_out
     if slots <= 0:
         return 0
-    ahead = int((AHEAD_S * slots - load_s) / pace.price_s())
-    if pace.mean_s is not None:
-        ahead = min(ahead, max(2 * slots, pace.trusted()))
-    else:
-        ahead = min(ahead, 2 * slots - tasks_out)
+    window = max(2 * slots, pace.trusted())  # grows with what has ended, as TCP's does
+    ahead = min(int((AHEAD_S * slots - load_s) / pace.price_s()), window - tasks_out)
     if pace.price_s() < ONE_AHEAD_BELOW_S:
         ahead = max(ahead, 2 * slots - tasks_out)
     if tasks_out >= 2 * slots and load_s > AHEAD_S * slots / 2 and pace.tiny and ahead < pace.dose():

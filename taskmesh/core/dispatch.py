@@ -106,18 +106,18 @@ def _lease(
     """Lease offsets `[lo, hi)` to a daemon; returns their price in seconds."""
     state = piece.chunk
     state.move([(lo, hi)], Step.DISPATCHED)
+    pace = state.spec.pace
     if grants and grants[-1].goes_on(daemon, piece, lo):
         grants[-1].extend(hi)
-        return (hi - lo) * grants[-1].lease.price_s
+        return (hi - lo) * pace.price_s()
     fence = scheduler.next_fence()
     while fence in daemon.leases or fence in state.leases:  # a daemon said in its inventory that it has this one
         fence = scheduler.next_fence()
-    price_s = state.spec.pace.price_s()
-    lease = Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s, now)
+    lease = Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, pace.quote_s(), now)
     state.given.add(daemon.instance)
     daemon.add(lease)
     grants.append(Grant(daemon, lease, lo, hi))
-    return (hi - lo) * price_s
+    return (hi - lo) * pace.price_s()
 
 
 def _announce(scheduler: Scheduler, grant: Grant) -> list[Action]:

@@ -63,10 +63,23 @@ def test_tiny_tasks_are_handed_out_by_the_dose_while_there_is_enough_to_do() -> 
 
 def test_a_daemon_that_will_soon_have_nothing_to_do_gets_crumbs_too() -> None:
     known = pace((4, 1e-6))  # trusted for a few tasks only
-    assert room(2, *held(4, 1e-6), known) == known.trusted()
+    assert room(2, *held(4, 1e-6), known) == known.trusted() - 4
     known = pace((100_000, 1e-6))
     known.mean_s = 1e-4  # the first of them had taken much longer: by price there is room for less than a dose
     assert 0 < room(2, *held(4, 1e-4), known) < known.dose()
+
+
+def test_no_more_is_out_than_what_was_measured_allows() -> None:
+    known = pace((10, 1e-3))
+    assert room(2, 0, 0.0, known) == 10
+    assert room(2, *held(6, 1e-3), known) == 4
+    assert room(2, *held(10, 1e-3), known) == 0
+
+
+def test_twice_its_slots_a_daemon_may_hold_of_whatever_function() -> None:
+    assert room(2, 0, 0.0, pace()) == 4
+    assert room(2, 0, 0.0, pace((1, 1e-3))) == 4
+    assert room(2, *held(3, 1e-3), pace((1, 1e-3))) == 1
 
 
 def test_longer_tasks_are_handed_out_one_by_one_as_ever() -> None:
