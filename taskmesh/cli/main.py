@@ -117,8 +117,8 @@ def _run() -> int:
 
 
 def _usage(error: BaseException) -> str:
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "taskmesh"
+    context, first = getattr(error, "ctx", None), sys.argv[1]  # without arguments there is nothing wrong with them
+    command = context.command_path if context else f"taskmesh {first}" if first in VERBS else "taskmesh"
     text = str(error.format_message())  # type: ignore[attr-defined]
     text += "" if text.endswith((".", "?")) else "."
     return f"{text} Try: {command} --help"

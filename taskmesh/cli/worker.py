@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..transport.loop import Loop
 
 NEVER = float("inf")
+LEAST_RUNNER = 32 << 20  # bytes: half of it a runner takes before it has done anything
 EXAMPLES = examples(
     ("taskmesh worker tcp://127.0.0.1:5555", "As many runners as this machine has cores for us."),
     ("taskmesh worker tcp://127.0.0.1:5555 -n 4 --name gpu-box", "Four runners, and a name to find it by."),
@@ -125,7 +126,9 @@ def worker(
     if name is not None and (not name.strip() or printable(name) != name):
         raise typer.BadParameter("a name needs letters that can be shown", param_hint="--name")
     limits = RunnerLimits(
-        size(memory_limit, "--memory-limit"), max_tasks_per_runner, size(recycle_above, "--recycle-above")
+        size(memory_limit, "--memory-limit", LEAST_RUNNER),
+        max_tasks_per_runner,
+        size(recycle_above, "--recycle-above", LEAST_RUNNER),
     )
     setup = Setup(hub, ticket, insecure, workers, name, connect_timeout, limits, drain_timeout)
     raise typer.Exit(_serve(setup))

@@ -54,10 +54,8 @@ def test_strangers_are_let_in_nowhere(guarded: Guarded, tmp_path: Path, name: st
         guarded.raw.turned_away(KINDS[name], endpoint, keys)
     entry = guarded.audit("connection refused")[-1]
     assert entry["channel"].startswith(name)
-    unknown = (
-        "a key of no ticket" if name == "control" else f"a key that is no live registration's, on {entry['channel']}"
-    )
-    assert entry["why"] == (unknown if keys else "it has no keys, and this hub has; or the other way round")
+    unknown = "a key of no ticket" if name == "control" else "a key that is no live registration's"
+    assert entry["why"].startswith(unknown if keys else "it has no keys, and this hub has; or the other way round")
 
 
 @pytest.mark.parametrize("name", KINDS)
