@@ -22,7 +22,7 @@ from .errors import PayloadError
 from .outcomes import contents, open_failure
 from .wire.payload import describe, dump, loads, unpickling_error
 
-LEAF_ITEMS = 4000  # a runner claims a block of at most `CLAIM_MOST` at a time: a leaf of as many is one
+LEAF_ITEMS = 4000  # no more than a runner may claim at once
 LEAF_BYTES = 64 * 1024
 CHUNK_BYTES = 112 * 1024  # and a leaf more: from 128 KiB on, malloc takes fresh pages from the system each time
 CHUNK_ITEMS = 65_536

@@ -2,7 +2,7 @@
 
 Too little, and a daemon idles for a round trip; too much, and work waits behind a long task while another daemon is
 free. So a daemon is kept `AHEAD_S` seconds ahead by measured time, an unknown spec starts slowly, and what is out is
-priced when it is handed out, or as soon as anything is known of it.
+priced when it is handed out, so that the books balance whatever the measurements do later.
 """
 
 from __future__ import annotations
@@ -70,10 +70,6 @@ class Pace:
         """What to count a task of this spec as, in seconds."""
         return UNKNOWN_S if self.mean_s is None else max(self.mean_s, 1e-7)
 
-    def quote_s(self) -> float | None:
-        """The same, or None if nothing is known of it."""
-        return None if self.mean_s is None else self.price_s()
-
     def dose(self, solo: bool = False) -> int:
         """How many tasks make a dose: `DOSE_S` of work, one of an unknown spec, growing step by step."""
         if solo or self.mean_s is None:
@@ -85,7 +81,7 @@ class Pace:
         return 1 if self.mean_s is None else max(1, int(LEAST_S / max(self.peak_s, 1e-7)))
 
 
-def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:
+def room(slots: int, tasks_out: int, load_s: float, pace: Pace, grain: int = 1) -> int:
     """How many more tasks of a spec a daemon may be handed.
 
     Parameters
@@ -96,14 +92,19 @@ def room(slots: int, tasks_out: int, load_s: float, pace: Pace) -> int:
         What it holds: tasks, and the sum of their prices in seconds.
     pace
         Of the spec in question.
+    grain
+        How many of its tasks go together, to one runner: they count as one.
     """
-    free = slots - tasks_out
     if slots <= 0:
         return 0
-    window = max(2 * slots, pace.trusted())  # grows with what has ended, as TCP's does
-    ahead = min(int((AHEAD_S * slots - load_s) / pace.price_s()), window - tasks_out)
-    if pace.price_s() < ONE_AHEAD_BELOW_S:
-        ahead = max(ahead, 2 * slots - tasks_out)
-    if tasks_out >= 2 * slots and load_s > AHEAD_S * slots / 2 and pace.tiny and ahead < pace.dose():
+    out, price_s = -(-tasks_out // grain), grain * pace.price_s()
+    ahead = int((AHEAD_S * slots - load_s) / price_s)
+    if pace.mean_s is not None:
+        ahead = min(ahead, max(2 * slots, pace.trusted() // grain))
+    else:
+        ahead = min(ahead, 2 * slots - out)
+    if price_s < ONE_AHEAD_BELOW_S:
+        ahead = max(ahead, 2 * slots - out)
+    if out >= 2 * slots and load_s > AHEAD_S * slots / 2 and pace.tiny and ahead * grain < pace.dose():
         return 0  # as TCP avoids silly windows: it has enough for now, and crumbs cost as much as a dose
-    return max(free, ahead, 0)
+    return max(slots - out, ahead, 0) * grain

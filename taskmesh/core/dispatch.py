@@ -1,8 +1,9 @@
 """Dispatch: what waits meets who has room.
 
 The piece that should run next goes to the least loaded daemon, a dose for each of its slots at a time, until nothing
-waits or nobody has room. A daemon without room is not looked at again before it has said something: so the work here
-is in proportion to what is dispatched, and not to the number of daemons or of waiting tasks.
+waits or nobody has room. What follows on what the same daemon was given just before is part of that lease. A daemon
+without room is not looked at again before it has said something: so the work here is in proportion to what is
+dispatched, and not to the number of daemons or of waiting tasks.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Grant:
             and daemon is self.daemon
             and piece.chunk is lease.state
             and (piece.attempt, piece.solo) == (lease.attempt, lease.solo)
-            and piece.chunk.spec.pace.mean_s is not None  # of what is unknown, each task is a lease of its own
+            and piece.chunk.spec.pace.mean_s is not None  # what is unknown is handed out little by little
         )
 
     def extend(self, hi: int) -> None:
@@ -91,12 +92,11 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
 
 def _portion(daemon: DaemonState, piece: Piece) -> int:
     """How many tasks of a piece to give to a daemon at once: a dose for each of its slots, if it has room."""
-    pace = piece.chunk.spec.pace
-    tasks = room(daemon.slots, daemon.tasks_out, daemon.load_s, pace)
+    pace, grain = piece.chunk.spec.pace, piece.chunk.chunk.grain
+    tasks = room(daemon.slots, daemon.tasks_out, daemon.load_s, pace, grain)
     if tasks <= 0:
         return 0
     tasks = min(tasks, max(1, pace.dose()) * daemon.slots)
-    grain = piece.chunk.chunk.grain
     return max(grain, tasks - tasks % grain)
 
 
@@ -106,18 +106,18 @@ def _lease(
     """Lease offsets `[lo, hi)` to a daemon; returns their price in seconds."""
     state = piece.chunk
     state.move([(lo, hi)], Step.DISPATCHED)
-    pace = state.spec.pace
     if grants and grants[-1].goes_on(daemon, piece, lo):
         grants[-1].extend(hi)
-        return (hi - lo) * pace.price_s()
+        return (hi - lo) * grants[-1].lease.price_s
     fence = scheduler.next_fence()
     while fence in daemon.leases or fence in state.leases:  # a daemon said in its inventory that it has this one
         fence = scheduler.next_fence()
-    lease = Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, pace.quote_s(), now)
+    price_s = state.spec.pace.price_s()
+    lease = Lease(fence, daemon.instance, state, [(lo, hi)], piece.attempt, piece.solo, price_s, now)
     state.given.add(daemon.instance)
     daemon.add(lease)
     grants.append(Grant(daemon, lease, lo, hi))
-    return (hi - lo) * pace.price_s()
+    return (hi - lo) * price_s
 
 
 def _announce(scheduler: Scheduler, grant: Grant) -> list[Action]:

@@ -30,7 +30,7 @@ HUB_LOST: bytes = msgpack.packb(
 SPEC_BYTES = 1024  # that the books of a function are counted as
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class SpecState:
     """A function of one session. `submitted`: every task below this number has come; `retired`: no more will."""
 
@@ -165,8 +165,8 @@ _MOVES = {step: [(state, next_state(state, step)) for state in states] for step,
 class Lease:
     """Ranges of a chunk that are with a daemon.
 
-    `price_s`: what each task was counted as when it was handed out, at `given_at`; None: nothing was known of them, and
-    they count as one would now. `asked_at`: when its tail was last asked back for a daemon that idles.
+    `price_s`: what each task was counted as when it was handed out, at `given_at`. `asked_at`: when its tail was last
+    asked back for a daemon that idles.
     """
 
     fence: int
@@ -175,7 +175,7 @@ class Lease:
     ranges: Ranges
     attempt: int
     solo: bool
-    price_s: float | None
+    price_s: float
     given_at: float = 0.0
     asked_at: float = 0.0
 
@@ -230,7 +230,6 @@ class Loads:
 class DaemonState:
     """What the scheduler knows of a daemon: its slots, its leases, and the sum of what it holds.
 
-    `unpriced`: tasks of leases without a price, by function.
     `local`: it shares the hub's process, and keeps no outcomes. `settled`: outcomes that it may forget, to be told.
     `stale`: leases from before its last registration, of which its inventory will speak. `repaired`: when it was last
     sent functions that it had lost.
@@ -242,8 +241,7 @@ class DaemonState:
     loads: Loads = field(default_factory=Loads)
     leases: dict[int, Lease] = field(default_factory=dict)
     tasks_out: int = 0
-    priced_s: float = 0.0
-    unpriced: dict[SpecState, int] = field(default_factory=dict)
+    load_s: float = 0.0
     bodies: set[bytes] = field(default_factory=set)
     stale: set[int] = field(default_factory=set)
     finished: int = 0
@@ -273,34 +271,22 @@ class DaemonState:
         lease.ranges = add(lease.ranges, lo, hi)
         self._hold(lease, hi - lo)
 
-    @property
-    def load_s(self) -> float:
-        """Seconds of work that it holds, by price."""
-        if not self.unpriced:
-            return self.priced_s
-        return self.priced_s + sum(tasks * spec.pace.price_s() for spec, tasks in self.unpriced.items())
-
     def _hold(self, lease: Lease, tasks: int) -> None:
-        """It holds so many more tasks of a lease, or fewer."""
+        self.load_s += tasks * lease.price_s
         self.tasks_out += tasks
         self.loads.note(self)
-        if lease.price_s is not None:
-            self.priced_s += tasks * lease.price_s
-            return
-        spec = lease.state.spec
-        self.unpriced[spec] = self.unpriced.get(spec, 0) + tasks
-        if not self.unpriced[spec]:
-            del self.unpriced[spec]
 
     def settle(self, lease: Lease, found: Ranges) -> int:
         """`found` was removed from `lease`: balance the books. Returns how many tasks that was."""
         tasks = count(found)
-        self._hold(lease, -tasks)
+        self.tasks_out -= tasks
+        self.load_s -= tasks * lease.price_s
+        self.loads.note(self)
         if not lease.ranges:
             del self.leases[lease.fence]
             lease.state.leases.pop(lease.fence, None)
         if not self.leases:
-            self.priced_s = 0.0  # no rounding error outlives an empty book
+            self.load_s = 0.0  # no rounding error outlives an empty book
         return tasks
 
 

@@ -151,7 +151,7 @@ def adopt(scheduler: Scheduler, daemon: DaemonState, holding: m.Holding) -> None
         taken = state.move(unwanted, Step.DISPATCHED)
         if taken:
             scheduler.recovery.release(state, taken)
-            price_s = state.spec.pace.quote_s()
+            price_s = state.spec.pace.price_s()
             attempt, solo = holding.attempt, holding.solo
             daemon.add(Lease(holding.fence, daemon.instance, state, taken, attempt, solo, price_s))
         unwanted = without(unwanted, taken)

@@ -164,6 +164,8 @@ def on_give_back(scheduler: Scheduler, daemon: DaemonState, back: m.GiveBack) ->
     daemon.settle(lease, found)
     state, spec = lease.state, lease.state.spec
     requeue(scheduler, state, found, lease.attempt, lease.solo)
+    if found and not back.kept:
+        lease.asked_at = 0.0  # all that it was asked for has come: the rest may be asked for
     kept = within(state.cancelling, back.kept)
     if kept and _owned(scheduler, state):
         scheduler.do(Send(spec.session, m.Cancelled(spec.number, state.chunk.first, kept)))

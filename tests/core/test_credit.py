@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskmesh.core.credit import AHEAD_S, DOSE_S, TINY_GROWTH, Pace, room
+from taskmesh.core.credit import AHEAD_S, DOSE_S, TINY_GROWTH, UNKNOWN_S, Pace, room
 
 
 def pace(*reports: tuple[int, float]) -> Pace:
@@ -63,23 +63,10 @@ def test_tiny_tasks_are_handed_out_by_the_dose_while_there_is_enough_to_do() -> 
 
 def test_a_daemon_that_will_soon_have_nothing_to_do_gets_crumbs_too() -> None:
     known = pace((4, 1e-6))  # trusted for a few tasks only
-    assert room(2, *held(4, 1e-6), known) == known.trusted() - 4
+    assert room(2, *held(4, 1e-6), known) == known.trusted()
     known = pace((100_000, 1e-6))
     known.mean_s = 1e-4  # the first of them had taken much longer: by price there is room for less than a dose
     assert 0 < room(2, *held(4, 1e-4), known) < known.dose()
-
-
-def test_no_more_is_out_than_what_was_measured_allows() -> None:
-    known = pace((10, 1e-3))
-    assert room(2, 0, 0.0, known) == 10
-    assert room(2, *held(6, 1e-3), known) == 4
-    assert room(2, *held(10, 1e-3), known) == 0
-
-
-def test_twice_its_slots_a_daemon_may_hold_of_whatever_function() -> None:
-    assert room(2, 0, 0.0, pace()) == 4
-    assert room(2, 0, 0.0, pace((1, 1e-3))) == 4
-    assert room(2, *held(3, 1e-3), pace((1, 1e-3))) == 1
 
 
 def test_longer_tasks_are_handed_out_one_by_one_as_ever() -> None:
@@ -90,3 +77,11 @@ def test_longer_tasks_are_handed_out_one_by_one_as_ever() -> None:
 def test_a_tiny_task_is_held_ahead_of_need_behind_long_ones() -> None:
     """The rule about crumbs is not for them: they would wait for a round trip when a long one has ended."""
     assert room(2, 2, 100.0, pace((1000, 1e-6))) == 2
+
+
+def test_what_goes_together_counts_as_one_task() -> None:
+    assert room(4, 0, 0.0, pace(), grain=250) == 4 * 250
+    assert room(4, 500, 500 * UNKNOWN_S, pace(), grain=250) == 2 * 250
+    assert room(4, 501, 501 * UNKNOWN_S, pace(), grain=250) == 250
+    assert room(4, *held(1000, 2e-3), pace((1000, 2e-3)), grain=250) == 0
+    assert room(4, *held(64, 2**-10), pace((1000, 2**-10)), grain=16) == 4 * 16  # one ahead for each slot: it is short

@@ -385,6 +385,21 @@ def test_a_daemon_that_idles_gets_what_waits_behind_a_long_task(world: World) ->
     world.expect_dispatch(1, 2, OTHER)
 
 
+def test_a_lease_that_gave_back_what_it_was_asked_for_is_asked_again(world: World) -> None:
+    world.submits(7)
+    world.scheduler.sessions[CLIENT].specs[1].pace.observe(1000, 1000 * 2**-8)
+    world.tick()
+    dispatch = world.expect_dispatch(0, 7)
+    world.joins("daemon", OTHER, slots=2)
+    world.tick(1.1 * RECALL_AFTER_S)
+    world.expect_send(DAEMON, m.Revoke(dispatch.fence, 5, 7))
+    world.hears(DAEMON, m.GiveBack(dispatch.fence, [(5, 7)], []))
+    world.tick()
+    world.outcome(world.expect_dispatch(5, 7, OTHER), 5, 7, daemon=OTHER)
+    world.tick(1.1 * RECALL_AFTER_S)
+    assert a.Send(DAEMON, m.Revoke(dispatch.fence, 3, 5)) in world.actions
+
+
 def test_nothing_is_recalled_for_a_daemon_that_has_left_and_the_hub_waits(world: World) -> None:
     leased(world, 3)
     world.joins("daemon", OTHER)

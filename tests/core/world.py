@@ -115,16 +115,9 @@ class World:
         self.hears(client, m.Submit(spec, calls(count, first), left or []))
 
     def outcome(
-        self,
-        dispatch: m.Dispatch,
-        lo: int,
-        hi: int,
-        form: int = m.Form.LIST,
-        *,
-        daemon: int = DAEMON,
-        busy_s: float = 0.2,
+        self, dispatch: m.Dispatch, lo: int, hi: int, form: int = m.Form.LIST, *, daemon: int = DAEMON
     ) -> m.Outcome:
         """A daemon reports on a lease; returns the outcome that the client should hear of."""
         outcome = m.Outcome(dispatch.spec, dispatch.chunk.first, lo, hi, form, b"r")
-        self.hears(daemon, m.Done([m.Finished(dispatch.fence, dispatch.session, busy_s, outcome)]))
+        self.hears(daemon, m.Done([m.Finished(dispatch.fence, dispatch.session, 0.2, outcome)]))
         return outcome

@@ -24,6 +24,8 @@ LANES = 90
 TASKS = 3000
 PEERS = 3  # a client and two daemons, each with a connection for control, one out and one in
 TASK_S = 0.001
+MOST_DEAD = 3  # of dozens of lanes that are lost
+HELD = 100  # tasks of that length that a daemon of two runners may hold
 WAIT_S = 60.0
 long = pytest.mark.skipif(not os.environ.get("TASKMESH_LONG_TESTS"), reason="long: set TASKMESH_LONG_TESTS=1")
 
@@ -57,8 +59,8 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
 def all_right(wire: Wire, tmp_path: Path, disturb: Callable[[Sequence[Future[int]]], object]) -> int:
     """Run many tasks while `disturb` acts; every result has to be right.
 
-    Returns the executions beyond one per task, if no daemon was taken for dead: on a machine so busy that a lane is not
-    there again within half a second that is right, and so is running its work once more.
+    Returns the executions beyond one per task. On a machine so busy that a lane is not there again within half a second
+    its daemon is taken for dead; then those of what it held do not count.
     """
     path = tmp_path / "tally"
     called: list[object] = []
@@ -79,8 +81,9 @@ def all_right(wire: Wire, tmp_path: Path, disturb: Callable[[Sequence[Future[int
     assert wire.proxy.accepted >= PEERS * 3, "lanes, submit and sink go past the proxy"
     executions = tallied(path)
     assert set(executions) == set(range(TASKS))
-    dead = re.search(r"daemon \S+ on \S+ is gone", wire.fleet.output())
-    return 0 if dead else executions.total() - TASKS
+    dead = len(re.findall(r"daemon \S+ on \S+ is gone", wire.fleet.output()))
+    assert dead <= MOST_DEAD, wire.fleet.output()
+    return max(0, executions.total() - TASKS - dead * HELD)
 
 
 def some_done(futures: Sequence[Future[int]], share: float) -> None:

@@ -28,6 +28,19 @@ def test_chunksize_changes_nothing_in_the_results(mesh: Mesh, size: int) -> None
     assert list(mesh.map(double, range(101), chunksize=size, buffersize=size)) == [2 * n for n in range(101)]
 
 
+def test_each_runner_has_a_share_of_chunksize_at_the_same_time(tmp_path: Path) -> None:
+    def meet(n: int) -> int:
+        """The first of each share waits for the other's."""
+        (tmp_path / f"{n // 10}").touch()
+        deadline = time.monotonic() + 30.0
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return len(list(tmp_path.iterdir()))
+
+    with Mesh(workers=2) as mesh:
+        assert list(mesh.map(meet, range(20), chunksize=10)) == [2] * 20
+
+
 def test_several_iterables_end_with_the_shortest(mesh: Mesh) -> None:
     assert list(mesh.map(add, [1, 2, 3], (10, 20), itertools.count())) == [11, 23]
     assert list(mesh.map(double, [])) == []

@@ -226,6 +226,14 @@ def test_a_block_that_killed_its_runner_runs_again_one_task_at_a_time(one: PlanW
     assert (hand.dose.block, hand.dose.attempt) == (1, 2)
 
 
+@pytest.mark.parametrize(("task_s", "block"), [(1e-6, 500), (4.9e-6, 102), (5.1e-6, 4), (1.9e-5, 4), (2.1e-5, 1)])
+def test_so_many_items_may_be_claimed_at_once(one: PlanWorld, task_s: float, block: int) -> None:
+    one.warm_up(task_s=task_s)
+    one.dispatch(items(64))
+    one.tick()
+    assert one.take(p.Hand).dose.block == block
+
+
 def test_runners_that_die_before_they_are_up_are_started_less_and_less_often() -> None:
     world = PlanWorld(1)
     starts = []
@@ -335,8 +343,7 @@ def test_a_tail_behind_a_long_task_goes_to_a_runner_that_idles() -> None:
     world.expect(p.Lower(1, start))
     world.tick(p.CLAIM_SETTLE_S)
     world.expect(p.Peek(1))
-    world.happens(p.Claimed(1, start + 1))
-    world.tick()
+    world.happens(p.Claimed(1, start + 1))  # perhaps the last event for long
     world.hand(2, 1, 2)
     assert world.plan.runners[1].tasks() == 1, "the first keeps what it has claimed"
 

@@ -351,6 +351,8 @@ class Plan:
         runner.certain = True
         self._take_back(runner, max(event.end, runner.limit), runner.next_at, by_claim=True)
         self._interrupt(now)
+        if self._queue and not self.holding:
+            plan_doses.hand_out(self, now)  # a claim is read on a tick: there may be no other one soon
 
     def _on_looked(self, event: Seen | Sampled, now: float) -> None:
         runner = self.runners.get(event.runner)

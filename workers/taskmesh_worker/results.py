@@ -1,4 +1,4 @@
-"""Outcomes on their way out of a runner: gathered, pickled, sent when the last ones are 1 ms old (4 ms if tiny)."""
+"""Outcomes on their way out of a runner: gathered, pickled, sent when the last ones are 1 ms old (2 ms if tiny)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskmesh.wire.pipe import PipeOutcome, pack_outcome
 
 FLUSH_S = 0.001
 EACH_BYTES = 8  # of a blob of form EACH beside each pickle, at most
-BLOCKS_S = 0.004  # of items that are so short that they are run by blocks: each outcome costs more than many of them
+BLOCKS_S = 0.002  # of items that are so short that they are run by blocks: each outcome costs more than many of them
 
 
 class Results:
