@@ -149,12 +149,17 @@ def keep_monitor(sock: Socket, monitor: Socket) -> None:
     _monitors[sock] = monitor
 
 
+def forget_monitor(sock: Socket) -> Socket | None:
+    """The monitor of `sock`, which is kept no longer."""
+    return _monitors.pop(sock, None)
+
+
 def close(sock: Socket, linger_ms: int = 0) -> None:
     """Close a socket and its monitor; what is unsent is kept for `linger_ms`."""
     if sock.closed:
         return
     sock.disable_monitor()
-    monitor = _monitors.pop(sock, None)
+    monitor = forget_monitor(sock)
     if monitor is not None:
         monitor.close(linger=0)
     sock.close(linger=linger_ms)

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections import deque
 from random import Random
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import zmq
+
+from taskmesh.transport import sockets
 
 if TYPE_CHECKING:
     from .process import Process
@@ -37,7 +39,13 @@ class Network:
         self.cut_until: dict[str, float] = {}  # by host: until when it can reach nobody
         self.stalled_until: dict[str, float] = {}
         self.connections: list[Connection] = []
+        self.contexts: list[Context] = []
         self._ports = 6000
+
+    def close(self) -> None:
+        """Nobody is there any more: nothing of this network outlives it."""
+        for context in self.contexts:
+            context.kill()
 
     def port(self) -> int:
         """A port that nobody has."""
@@ -116,6 +124,7 @@ class Context:
         self.process = process
         self.sockets: list[Socket] = []
         self.monitored: dict[str, Socket] = {}  # by the endpoint where somebody is about to listen
+        network.contexts.append(self)
 
     def socket(self, kind: int) -> Socket:
         """A new socket."""
@@ -250,6 +259,7 @@ class Socket:
         if self.closed:
             return
         self.closed = True
+        sockets.forget_monitor(cast(Any, self))
         self.context.sockets.remove(self)
         if self._bound:
             self.context.network.bound.pop(self._endpoint, None)

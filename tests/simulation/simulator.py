@@ -337,4 +337,6 @@ def _simulate(script: Script, world: World) -> Report:
             simulation.hub.kill()
     tasks = sum(len(client.tickets) for client in simulation.clients)
     trace = world.trace or []
-    return Report(script.seed, world.steps, world.now, tasks, world.faults, world.digest, error, trace)
+    report = Report(script.seed, world.steps, world.now, tasks, world.faults, world.digest, error, trace)
+    simulation.network.close()
+    return report
