@@ -1,8 +1,8 @@
 """`Mesh.map`: many calls as few messages, and their results in order, lazily.
 
 Items are pickled into leaves of up to 4,000 items or about 64 KiB, and leaves are gathered into chunks for a
-millisecond at the most. Nobody guesses a chunk size: the daemon hands ranges of items to its runners by measured time,
-even within a leaf. Outcomes are opened in the consumer's thread, when their turn comes.
+millisecond at the most, or three if items come fast. Nobody guesses a chunk size: the daemon hands ranges of items to
+its runners by measured time, even within a leaf. Outcomes are opened in the consumer's thread, when their turn comes.
 """
 
 from __future__ import annotations

@@ -87,14 +87,19 @@ def taskmesh(
 
 def main() -> NoReturn:
     """Run the command line; never returns."""
-    first = sys.argv[1] if len(sys.argv) > 1 else ""
-    _add_verbs([first] if first in VERBS else VERBS)
+    verb = _asked()
+    _add_verbs([verb] if verb in VERBS else VERBS)
     code = _run()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
     sys.exit(code)
+
+
+def _asked() -> str:
+    """The verb that is asked for, or what stands in its place; nothing if nothing does."""
+    return sys.argv[1] if len(sys.argv) > 1 else ""
 
 
 def _run() -> int:
@@ -117,8 +122,8 @@ def _run() -> int:
 
 
 def _usage(error: BaseException) -> str:
-    context, first = getattr(error, "ctx", None), sys.argv[1]  # without arguments there is nothing wrong with them
-    command = context.command_path if context else f"taskmesh {first}" if first in VERBS else "taskmesh"
+    context, verb = getattr(error, "ctx", None), _asked()  # the parser's own errors have no context
+    command = context.command_path if context else f"taskmesh {verb}" if verb in VERBS else "taskmesh"
     text = str(error.format_message())  # type: ignore[attr-defined]
     text += "" if text.endswith((".", "?")) else "."
     return f"{text} Try: {command} --help"

@@ -226,7 +226,7 @@ def test_a_block_that_killed_its_runner_runs_again_one_task_at_a_time(one: PlanW
     assert (hand.dose.block, hand.dose.attempt) == (1, 2)
 
 
-@pytest.mark.parametrize(("task_s", "block"), [(1e-6, 500), (4.9e-6, 102), (5.1e-6, 4), (1.9e-5, 4), (2.1e-5, 1)])
+@pytest.mark.parametrize(("task_s", "block"), [(1e-6, 500), (4.9e-6, 102), (5.1e-6, 1)])
 def test_so_many_items_may_be_claimed_at_once(one: PlanWorld, task_s: float, block: int) -> None:
     one.warm_up(task_s=task_s)
     one.dispatch(items(64))

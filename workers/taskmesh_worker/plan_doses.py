@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 BLOCK_S = 0.0005  # very short items are claimed in blocks of about this many seconds of work
-BLOCK_BELOW_S = 5e-6  # items longer than this are claimed one at a time,
-PROBE, PROBE_BELOW_S = 4, 2e-5  # or four, up to this: an item that does nothing is measured as 4 to 7 µs by itself
+BLOCK_BELOW_S = 5e-6  # items longer than this are claimed one at a time
 
 
 def hand_out(plan: Plan, now: float) -> None:
@@ -87,20 +86,14 @@ def _provide(plan: Plan, runner: Runner, digest: bytes) -> bool:
 
 
 def _block(piece: Piece) -> int:
-    """How many tasks a runner may claim at once: one, or `BLOCK_S` of work where items are known to be very short.
-
-    What is claimed cannot be taken back. So items that may be very short, or nearly so, are claimed a few at a time:
-    that tells, because claiming costs as much as they do.
-    """
+    """How many tasks a runner may claim at once: one, or `BLOCK_S` of work where items are known to be very short."""
     pace = piece.work.pace
     if (
         not piece.work.dispatch.chunk.items
         or piece.solo
         or piece.work.dispatch.limits != m.NO_LIMITS  # each is timed, and blamed, by itself
         or pace.mean_s is None
-        or pace.peak_s >= PROBE_BELOW_S
+        or pace.peak_s >= BLOCK_BELOW_S
     ):
         return 1
-    if pace.peak_s >= BLOCK_BELOW_S:
-        return PROBE
     return min(CLAIM_MOST, int(BLOCK_S / max(pace.peak_s, 1e-9)))
