@@ -295,7 +295,9 @@ class MapRun:
         values: list[Any] = []
         try:
             if outcome.form == m.Form.LIST:
-                values = contents(outcome)[part.lo - outcome.lo : part.hi - outcome.lo]
+                values = contents(outcome)
+                if (part.lo, part.hi) != (outcome.lo, outcome.hi):
+                    values = values[part.lo - outcome.lo : part.hi - outcome.lo]
             else:
                 for pickled in contents(outcome)[part.lo - outcome.lo : part.hi - outcome.lo]:
                     values.append(loads(pickled))

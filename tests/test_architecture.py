@@ -40,7 +40,10 @@ def short(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", [*files(LIBRARY / "core"), *sorted(DAEMON.glob("plan*.py"))], ids=short)
+PURE = [*files(LIBRARY / "core"), *sorted(DAEMON.glob("plan*.py")), DAEMON / "blocks.py"]
+
+
+@pytest.mark.parametrize("path", PURE, ids=short)
 def test_the_core_and_the_plan_do_no_io_and_read_no_clock(path: Path) -> None:
     assert not {name.partition(".")[0] for name in imports(path)} & IMPURE
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from taskmesh.core import messages as m
 from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
+from taskmesh_worker.blocks import Blocks
 
 from .world import Violation
 
@@ -48,7 +49,10 @@ class SimulatedRunner:
         self._dose: Dose | None = None
         self._item = 0  # the task of the dose that runs or is next,
         self._until = 0  # the end of the block that runs; nothing runs when it is the same,
+        self._block_lo = 0  # where it began,
         self._since = 0.0  # and since when that task runs
+        self._blocks = Blocks()
+        self._blocks_of = (0, 0)
         self._results: list[PipeOutcome] = []
         self._flushed_at = 0.0
         self._scheduled = 0  # which of the steps that were planned counts
@@ -90,6 +94,7 @@ class SimulatedRunner:
             return
         if self._item < self._until:
             self._advance(self._until)
+            self._blocks.ran(self._until - self._block_lo, self.world.now - self.claimed_at)
         while not self.dead and self._item == self._until and (self._dose is not None or self._inbox):
             if self._dose is None:
                 self._take(self._inbox.popleft())
@@ -100,7 +105,9 @@ class SimulatedRunner:
         if isinstance(what, Dose):
             assert what.digest in self._bodies, "a dose before its function"
             assert what.chunk.base <= what.lo < what.hi <= what.chunk.end
-            if what.block == 1:
+            if (what.session, what.spec) != self._blocks_of:
+                self._blocks, self._blocks_of = Blocks(), (what.session, what.spec)
+            if min(what.block, self._blocks.size) == 1:
                 self._flush()
             self._dose, self._item, self._until = what, what.lo, what.lo
         else:
@@ -110,7 +117,7 @@ class SimulatedRunner:
 
     def _claim(self, dose: Dose) -> None:
         lo = self._item
-        hi = min(dose.hi, lo + dose.block)
+        hi = min(dose.hi, lo + min(dose.block, self._blocks.size))
         end = dose.at + hi - dose.lo
         if dose.singly or dose.timeout_s:
             self._flush()
@@ -118,6 +125,7 @@ class SimulatedRunner:
             if self.daemon.holds:
                 raise Violation(f"{self.daemon.name}/{self.number} starts a task although its hub is silent")
             self.claimed, self.claimed_at = (end - (hi - lo), end), self.world.now
+            self._block_lo = lo
             self._until, self._since = hi, self.world.now
             self._begin(dose)
             self._plan(self.world.now + self._rest(dose))
@@ -203,11 +211,19 @@ class SimulatedRunner:
         self._flush()
         if self.dead or self._item == self._until or self._kind(dose, self._item) in "sk":
             return
+        self._cut_block(dose)
         if position == dose.at + self._item - dose.lo and position != self._raised:
             self._raised = position
             self._ended(dose, m.Form.CANCELLED if code == CANCELLED else m.Form.ERROR, self.world.now)
             self._flush()
             self._plan(self.world.now + (self._rest(dose) if self._item < self._until else 0.0))
+
+    def _cut_block(self, dose: Dose) -> None:
+        """Claim no more of a block than the task that runs."""
+        if self._item + 1 < self._until:
+            end = dose.at + self._item + 1 - dose.lo
+            self.claimed, self._until = (end - 1, end), self._item + 1
+            self._plan(self._since + self._seconds(dose, self._item))
 
     def freeze(self, seconds: float) -> None:
         """Stop it, as SIGSTOP does."""

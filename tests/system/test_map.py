@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -182,3 +183,18 @@ def test_generators_and_locks_of_the_caller_are_not_held_while_waiting(mesh: Mes
     assert sum(future.result(20) for future in futures) == 2 * sum(range(200))
     until(lambda: not any(thread.is_alive() for thread in threads), "both have consumed")
     assert sums == [2 * sum(range(2000))] * 2
+
+
+def test_long_items_among_very_short_ones_are_shared_out(mesh: Mesh) -> None:
+    first_long = 3000
+
+    def run(x: int) -> int:
+        if x < first_long:
+            return 0
+        sleep(0.02)
+        return os.getpid()
+
+    pids = list(mesh.map(run, range(first_long + 80)))[first_long:]
+    shares = [pids.count(pid) for pid in set(pids)]
+    assert len(shares) == 2, "one runner had claimed them all"
+    assert min(shares) >= 20

@@ -9,7 +9,7 @@ import pytest
 from taskmesh.core import messages as m
 from taskmesh.core.credit import TINY_GROWTH
 from taskmesh.errors import PeerProtocolError
-from taskmesh.wire.pipe import PipeOutcome
+from taskmesh.wire.pipe import CLAIM_MOST, PipeOutcome
 from taskmesh_worker import plan as p
 
 from .world import DIGEST, SESSION, PlanWorld, calls, items
@@ -216,7 +216,7 @@ def test_a_block_that_killed_its_runner_runs_again_one_task_at_a_time(one: PlanW
     one.dispatch(items(64))
     one.tick()
     hand = one.hand(1, 0, 64)
-    assert hand.dose.block == 500  # half a millisecond
+    assert hand.dose.block == CLAIM_MOST
     one.happens(p.RunnerGone(1, (start, start + 64), b""))
     one.tick()
     one.expect(p.Start(2))
@@ -226,8 +226,10 @@ def test_a_block_that_killed_its_runner_runs_again_one_task_at_a_time(one: PlanW
     assert (hand.dose.block, hand.dose.attempt) == (1, 2)
 
 
-@pytest.mark.parametrize(("task_s", "block"), [(1e-6, 500), (4.9e-6, 102), (5.1e-6, 1)])
-def test_so_many_items_may_be_claimed_at_once(one: PlanWorld, task_s: float, block: int) -> None:
+@pytest.mark.parametrize(("task_s", "block"), [(1e-6, CLAIM_MOST), (2.9e-4, CLAIM_MOST), (3.1e-4, 1)])
+def test_a_runner_may_claim_several_items_at_once_if_they_seem_to_be_tiny(
+    one: PlanWorld, task_s: float, block: int
+) -> None:
     one.warm_up(task_s=task_s)
     one.dispatch(items(64))
     one.tick()
@@ -346,6 +348,86 @@ def test_a_tail_behind_a_long_task_goes_to_a_runner_that_idles() -> None:
     world.happens(p.Claimed(1, start + 1))  # perhaps the last event for long
     world.hand(2, 1, 2)
     assert world.plan.runners[1].tasks() == 1, "the first keeps what it has claimed"
+
+
+def a_block_behind_a_long_item() -> tuple[PlanWorld, int]:
+    """A runner has claimed 64 items at once; another one idles, so it is asked for what it has not begun."""
+    world = PlanWorld(2)
+    world.tick()
+    world.expect(p.Start(1), p.Start(2))
+    world.happens(p.RunnerReady(1))
+    start = world.warm_up(task_s=1e-6)
+    world.dispatch(items(80))
+    world.tick()
+    world.hand(1, 0, 80)
+    world.happens(p.RunnerReady(2))
+    world.tick(p.RECALL_AFTER_S)
+    world.expect(p.Lower(1, start))
+    world.tick(p.CLAIM_SETTLE_S)
+    world.expect(p.Peek(1))
+    world.happens(p.Claimed(1, start + 64))
+    world.hand(2, 64, 80)
+    world.looks.clear()
+    return world, start
+
+
+def test_a_block_behind_a_long_item_is_cut_and_goes_to_a_runner_that_idles() -> None:
+    world, start = a_block_behind_a_long_item()
+    world.outcome(2, 0, 16)
+    world.tick()
+    assert world.looks == [1]
+    world.happens(p.Seen(1, start, start + 64, 0.0))
+    world.expect(p.Flush(1))
+    world.outcome(1, start, 3)
+    world.tick(p.CLAIM_SETTLE_S)
+    assert world.looks == [1, 1]
+    world.happens(p.Seen(1, start + 3, start + 4, 0.0))
+    world.hand(2, 4, 64)
+    assert world.plan.runners[1].tasks() == 1, "the first keeps what it runs"
+    world.nothing_else()
+    world.outcome(1, start + 3)
+    world.stopped(1, start + 4, start + 80)
+    world.outcome(2, 16, 60)
+    assert world.plan.idle
+
+
+def test_a_block_that_a_runner_does_not_cut_is_looked_at_less_and_less_often() -> None:
+    world, start = a_block_behind_a_long_item()
+    times = []
+    for _ in range(400):
+        world.tick(p.CLAIM_SETTLE_S)
+        if world.looks:
+            times.append(world.now)
+            world.looks.clear()
+            world.happens(p.Seen(1, start, start + 64, 0.0))
+            world.expect(p.Flush(1))
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    assert len(times) < 15
+    assert gaps[-1] > 20 * gaps[0]
+
+
+def test_cancelled_items_of_a_block_that_was_cut_go_back_to_the_hub(one: PlanWorld) -> None:
+    start = one.warm_up(task_s=1e-6)
+    one.dispatch(items(64))
+    one.tick()
+    one.hand(1, 0, 64)
+    one.happens(p.FromHub(m.Revoke(1, 8, 12, interrupt=True)))
+    one.expect(p.Lower(1, start))
+    one.tick(p.CLAIM_SETTLE_S)
+    one.expect(p.Peek(1))
+    one.happens(p.Claimed(1, start + 64))
+    one.expect_report(m.GiveBack(1, [], [(8, 12)]))
+    one.tick()
+    one.happens(p.Seen(1, start, start + 64, 0.0))
+    one.expect(p.Flush(1))
+    one.outcome(1, start, 2)
+    one.happens(p.Seen(1, start + 2, start + 3, 0.0))
+    one.expect_report(m.GiveBack(1, [(8, 12)], []))
+    one.outcome(1, start + 2)
+    one.stopped(1, start + 3, start + 64)
+    one.tick()
+    one.hand(1, 3, 8)
+    one.hand(1, 12, 64)
 
 
 def test_what_is_not_worth_a_dose_of_its_own_is_not_split() -> None:

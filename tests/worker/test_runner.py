@@ -60,10 +60,21 @@ class Daemon:
         return digest
 
     def hand(
-        self, digest: bytes, chunk: Chunk, lo: int = 0, hi: int | None = None, *, block: int = 1, init: bytes = b""
+        self,
+        digest: bytes,
+        chunk: Chunk,
+        lo: int = 0,
+        hi: int | None = None,
+        *,
+        block: int = 1,
+        known: bool = True,
+        init: bytes = b"",
     ) -> None:
-        """The next dose: offsets `[lo, hi)` of a chunk."""
+        """The next dose: offsets `[lo, hi)` of a chunk; at once in blocks if it is `known` that they are very short."""
         end = chunk.end if hi is None else hi
+        if block > 1 and known:
+            self.runner._blocks_of = (0xAB, 4)
+            self.runner._blocks.size = block
         dose = pipe.Dose(self.at, 0xAB, 4, 2, lo, end, block, "f", digest, init, chunk.cut(lo, end))
         self.at += end - lo
         self.send(pipe.pack_dose(dose))
@@ -285,11 +296,58 @@ def test_nothing_behind_the_limit_is_started(daemon: Daemon) -> None:
     assert daemon.cells.claimed() == (1, 2)
 
 
-def test_a_block_is_claimed_as_a_whole_or_not_at_all(daemon: Daemon) -> None:
+def test_a_block_is_claimed_as_a_whole_or_not_at_all(daemon: Daemon, short_items: None) -> None:
     daemon.cells.set_limit(5)
     daemon.hand(daemon.body(lambda x: x), of_items(list(range(8))), block=4)
     assert daemon.results() == [0, 1, 2, 3, pipe.PipeStopped(4, 8)]
     assert daemon.cells.claimed() == (0, 4)
+
+
+def test_blocks_grow_while_items_turn_out_to_be_very_short(daemon: Daemon, short_items: None) -> None:
+    claims: list[tuple[int, int]] = []
+
+    def look(x: int) -> int:
+        claims.append(daemon.cells.claimed())
+        return x
+
+    taskmesh_test_hooks["look"] = look
+    daemon.runner._blocks.size = 64  # of another function
+    daemon.hand(daemon.body(hooked), of_items(list(range(20))), block=64, known=False)
+    assert daemon.results() == list(range(20))
+    assert sorted(set(claims)) == [(0, 1), (1, 3), (3, 7), (7, 15), (15, 20)]
+
+
+def test_the_rest_of_a_block_is_not_claimed_any_more_when_an_item_of_it_takes_long(daemon: Daemon) -> None:
+    claims: list[tuple[int, int]] = []
+
+    def look(x: int) -> int:
+        if x == 1:
+            daemon.runner.on_flush(0, sys._getframe())
+            daemon.cells.set_limit(3)
+        claims.append(daemon.cells.claimed())
+        return x
+
+    taskmesh_test_hooks["look"] = look
+    daemon.hand(daemon.body(hooked), of_items(list(range(8))), block=8)
+    assert daemon.results() == [0, 1, 2, pipe.PipeStopped(3, 8)]
+    assert claims == [(0, 8), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("last", [0, 1, 6, 7])
+def test_a_block_that_was_cut_leaves_nothing_out(daemon: Daemon, last: int) -> None:
+    def look(x: int) -> int:
+        if x == last:
+            daemon.runner.on_flush(0, sys._getframe())
+            daemon.runner.on_flush(0, sys._getframe())
+        if x == last + 1:
+            raise ValueError(x)
+        return x
+
+    taskmesh_test_hooks["look"] = look
+    daemon.hand(daemon.body(hooked), of_items(list(range(8))), block=8)
+    said = daemon.results()
+    assert [x for x in said if isinstance(x, int)] == [x for x in range(8) if x != last + 1]
+    assert len(said) == 8
 
 
 def test_a_limit_that_is_lowered_while_a_task_runs_stops_the_next_one(daemon: Daemon) -> None:
@@ -306,6 +364,13 @@ def test_a_limit_that_is_lowered_while_a_task_runs_stops_the_next_one(daemon: Da
     daemon.hand(daemon.body(hooked), of_calls(*((n,) for n in range(4))))
     assert daemon.results() == [0, 1, pipe.PipeStopped(2, 4)]
     assert claims == [(0, 1), (1, 2)], "a task is claimed before it starts"
+
+
+@pytest.fixture
+def short_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All items pass for very short ones, on the slowest machine."""
+    monkeypatch.setattr("taskmesh_worker.blocks.BELOW_S", float("inf"))
+    monkeypatch.setattr("taskmesh_worker.blocks.BLOCK_S", 1e6)
 
 
 taskmesh_test_hooks: dict[str, Callable[[int], int]] = {}

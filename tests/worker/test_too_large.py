@@ -29,7 +29,9 @@ def reported(values: list[Any], largest: int, *, together: bool = False) -> list
     results = Results(send)
     results.begin(0, "f", largest=largest)
     if together:
-        results.values(values, "f")
+        run = results.run_of("f")
+        run.extend(values)
+        results.added(run, 0)
     for value in [] if together else values:
         results.value(value, "f")
     results.flush()

@@ -25,7 +25,7 @@ from typing import Any
 
 from taskmesh.core import messages as m
 from taskmesh.core.limits import ATTEMPTS, RESULT
-from taskmesh.core.ranges import Ranges, add, overlap
+from taskmesh.core.ranges import Ranges, add, overlap, within, without
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
 
@@ -60,10 +60,9 @@ from .plan_events import (
 from .plan_ledger import Ledger, fitting
 from .plan_limits import AFTER, DOOMED, STOPPED, SUSPECT, Limiter, RunnerLimits, fates, last_word
 from .plan_queue import Bodies, Paces, Queue
-from .plan_state import NEVER, Handed, Phase, Piece, Runner, Work
+from .plan_state import CLAIM_SETTLE_S, NEVER, Handed, Phase, Piece, Runner, Work
 
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
-CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
 RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
 
 
@@ -348,6 +347,9 @@ class Plan:
         runner = self.runners.get(event.runner)
         if runner is None or runner.phase is not Phase.RECALLING:
             return
+        if not runner.certain and runner.handed and event.end > runner.handed[0].at + 1:
+            # A block, perhaps: there is more to take back when the runner has cut it.
+            runner.look_at, runner.look_gap_s = now, CLAIM_SETTLE_S
         runner.certain = True
         self._take_back(runner, max(event.end, runner.limit), runner.next_at, by_claim=True)
         self._interrupt(now)
@@ -360,6 +362,8 @@ class Plan:
             return
         if isinstance(event, Seen):
             self._limiter.on_seen(runner, event, now)
+            if runner.phase is Phase.RECALLING and runner.certain:
+                self._on_claimed(Claimed(runner.number, event.end), now)
         else:
             self._limiter.on_sampled(runner, event, now)
 
@@ -378,6 +382,7 @@ class Plan:
     def _take_back(self, runner: Runner, start: int, end: int, by_claim: bool = False) -> None:
         """Positions `[start, end)` are not going to be run by this runner: they are ours again.
 
+        What was to be interrupted, because it was cancelled, goes back to the hub, which ends it.
         `by_claim`: it did not say so itself, which does not do for tasks that may start at most once.
         """
         kept: deque[Handed] = deque()
@@ -388,7 +393,9 @@ class Plan:
                 kept.append(handed)
                 continue
             lo, hi = handed.lo + a - handed.at, handed.lo + b - handed.at
-            again.append(handed.piece._replace(lo=lo, hi=hi))
+            cancelled = [(handed.lo + p - handed.at, handed.lo + q - handed.at) for p, q in runner.cancels]
+            again += [handed.piece._replace(lo=p, hi=q) for p, q in without([(lo, hi)], cancelled)]
+            self._give_back(handed.piece.work, within([(lo, hi)], cancelled))
             if handed.at < a:
                 kept.append(Handed(handed.at, handed.piece, handed.lo, lo, handed.price_s))
             if b < handed.end:
@@ -496,7 +503,7 @@ class Plan:
 
 
 __all__ = [
-    "Action", "Claimed", "Drain", "End", "Event", "Flush", "FromHub", "GiveBody", "Hand", "Hold", "Interrupt", "Kill",
-    "Look", "Lower", "Peek", "Plan", "Report", "Reset", "RunnerGone", "RunnerLimits", "RunnerReady", "RunnerSaid",
-    "Sample", "Sampled", "Seen", "Start", "Tick",
+    "CLAIM_SETTLE_S", "Action", "Claimed", "Drain", "End", "Event", "Flush", "FromHub", "GiveBody", "Hand", "Hold",
+    "Interrupt", "Kill", "Look", "Lower", "Peek", "Plan", "Report", "Reset", "RunnerGone", "RunnerLimits",
+    "RunnerReady", "RunnerSaid", "Sample", "Sampled", "Seen", "Start", "Tick",
 ]  # fmt: skip

@@ -18,9 +18,6 @@ from .plan_state import Handed, Piece, Runner
 if TYPE_CHECKING:
     from .plan import Plan
 
-BLOCK_S = 0.0005  # very short items are claimed in blocks of about this many seconds of work
-BLOCK_BELOW_S = 5e-6  # items longer than this are claimed one at a time
-
 
 def hand_out(plan: Plan, now: float) -> None:
     runners = sorted((r for r in plan.runners.values() if r.open), key=lambda r: len(r.handed))
@@ -86,14 +83,12 @@ def _provide(plan: Plan, runner: Runner, digest: bytes) -> bool:
 
 
 def _block(piece: Piece) -> int:
-    """How many tasks a runner may claim at once: one, or `BLOCK_S` of work where items are known to be very short."""
-    pace = piece.work.pace
+    """How many tasks a runner may claim at once: one, or as many as it finds right where items seem to be tiny."""
     if (
         not piece.work.dispatch.chunk.items
         or piece.solo
         or piece.work.dispatch.limits != m.NO_LIMITS  # each is timed, and blamed, by itself
-        or pace.mean_s is None
-        or pace.peak_s >= BLOCK_BELOW_S
+        or not piece.work.pace.tiny
     ):
         return 1
-    return min(CLAIM_MOST, int(BLOCK_S / max(pace.peak_s, 1e-9)))
+    return CLAIM_MOST

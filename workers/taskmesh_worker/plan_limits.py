@@ -19,7 +19,7 @@ import msgpack
 from taskmesh.core import messages as m
 
 from .plan_events import Action, End, Flush, Interrupt, Kill, Look, Sample, Sampled, Seen
-from .plan_state import NEVER, Doom, Handed, Phase, Runner
+from .plan_state import CLAIM_SETTLE_S, NEVER, Doom, Handed, Phase, Runner
 
 EARLY_S = 0.005  # how long what has ended may wait behind a long task before it is asked for
 LOOK_AGAIN_S = 1.0  # the longest pause between two looks at a runner that does not answer
@@ -187,12 +187,13 @@ class Limiter:
 
     def _arm(self, runner: Runner, now: float) -> None:
         """Another task is at the head: when does it have to be looked at?"""
-        runner.look_at, runner.look_gap_s = NEVER, EARLY_S
+        gap_s = CLAIM_SETTLE_S if runner.phase is Phase.RECALLING else EARLY_S
+        runner.look_at, runner.look_gap_s = NEVER, gap_s
         if not runner.handed or runner.ending or runner.doom is not None:
             return
         head = runner.handed[0]
         if len(runner.handed) > 1 or head.hi - head.lo > 1:
-            runner.look_at = now + EARLY_S
+            runner.look_at = now + gap_s
         timeout_s = head.piece.work.dispatch.limits.timeout_s
         if timeout_s:
             runner.look_at = min(runner.look_at, now + timeout_s)

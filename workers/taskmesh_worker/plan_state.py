@@ -11,6 +11,7 @@ from taskmesh.core import messages as m
 from taskmesh.core.credit import DOSE_S, Pace
 from taskmesh.core.ranges import Ranges
 
+CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
 PIPELINE_BELOW_S = DOSE_S / 2  # of tasks longer than this, only one is handed ahead of need
 NEVER = float("inf")
 

@@ -81,12 +81,17 @@ class Results:
         else:
             self._pickles.append(data)
 
-    def values(self, values: list[Any], name: str) -> None:
-        """The results of a block of items."""
+    def run_of(self, name: str) -> list[Any]:
+        """The list that the results of a block of items are to be added to. `added` says that they were."""
         self._name = name
         if self._pickles is not None:
             self._close_run()
-        self._values += values
+        return self._values
+
+    def added(self, values: list[Any], start: int) -> None:
+        """`values[start:]` are results of items: of the run, unless that list was sent meanwhile."""
+        if values is not self._values:
+            self._values += values[start:]
         now = perf_counter()
         if now - self._flushed_at >= self._every_s:
             self._flush(now)

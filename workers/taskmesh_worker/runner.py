@@ -28,6 +28,7 @@ from taskmesh.wire.payload import describe, dump_error, loads, unpickling_error
 from taskmesh.wire.pipe import (
     BODY,
     CLAIM_BITS,
+    CLAIM_MOST,
     DOSE,
     DROP,
     READY,
@@ -39,6 +40,7 @@ from taskmesh.wire.pipe import (
     unpack_dose,
 )
 
+from .blocks import Blocks
 from .cells import CLAIMED, FLUSH_SIGNAL, INTERRUPT_SIGNAL, LIMIT, SINCE, Cells
 from .results import Results
 from .tee import tee
@@ -71,12 +73,14 @@ class Runner:
         self._initialised: dict[bytes, BaseException | None] = {}
         self._assigned: dict[bytes, tuple[str, dict[str, Any]]] = {}  # initializer: module, and globals that it set
         self._leaf: tuple[tuple[int, int, int, int], Any] | None = None
+        self._blocks = Blocks()
+        self._blocks_of = (0, 0)  # session and spec: another function's items may be of any length
         self._results = Results(self._send)
         self._dose: Dose | None = None
         self._offset = 0  # of the task, or of the end of the block, that runs
         self._iterator: Any = None  # over the block that runs: how much is left of it tells which item runs
-        self._values: list[Any] = []  # of the items of that block that have ended,
-        self._sent = 0  # and how many of these were reported early
+        self._values: list[Any] = []  # of that block and of others before it,
+        self._sent = 0  # and up to where they were reported early
         self._raised = -1  # position of the task that was interrupted last: each is, once
         self.forked = False  # this is a child that a task has forked
 
@@ -165,12 +169,24 @@ class Runner:
         return None
 
     def _flush_early(self) -> None:
-        if self._iterator is not None and len(self._values) > self._sent:
-            assert self._dose is not None
-            values = self._values[self._sent :]
-            self._sent += len(values)
-            self._results.values(values, self._dose.name)
+        dose = self._dose
+        if self._iterator is not None and dose is not None:
+            self._results.added(self._values, self._sent)
+            self._sent = len(self._values)
+            self._cut_block(dose)
         self._results.flush()
+
+    def _cut_block(self, dose: Dose) -> None:
+        """Claim no more of a block than the item that runs: what waits for a long one can be taken back now."""
+        word = self._words[CLAIMED]
+        end, length = word >> CLAIM_BITS, word & CLAIM_MOST
+        offset = self._current_offset()
+        running = dose.at + offset - dose.lo
+        if end - length <= running < end - 1:  # else: none runs yet, or the last one does
+            self._offset = offset + 1
+            for _ in self._iterator:  # `map` finds no more
+                pass
+            self._words[CLAIMED] = (running + 1) << CLAIM_BITS | 1
 
     def _failed(self, error: BaseException, position: int) -> None:
         """A task has raised; perhaps what we raised in it."""
@@ -243,13 +259,16 @@ class Runner:
     # ---- doses ----------------------------------------------------------------------------------------------
 
     def _run(self, dose: Dose) -> None:
-        if dose.block == 1:
+        if (dose.session, dose.spec) != self._blocks_of:
+            self._blocks, self._blocks_of = Blocks(), (dose.session, dose.spec)
+        in_blocks = dose.block > 1 and self._blocks.size > 1
+        if not in_blocks:
             self._results.flush()  # who knows how long this takes
         self._dose = dose
         try:
             function = self._function(dose)
             # Only now: loading a function, and what it imports, says nothing of the next task.
-            self._results.begin(dose.at, dose.name, blocks=dose.block > 1, largest=dose.largest)
+            self._results.begin(dose.at, dose.name, blocks=in_blocks, largest=dose.largest)
             if isinstance(function, BaseException):
                 done = self._fail_all(dose, function)
             elif dose.chunk.items:
@@ -258,7 +277,7 @@ class Runner:
                 done = self._run_calls(dose, function)
         finally:
             self._dose = None
-        if dose.block == 1 or done < dose.hi:
+        if done < dose.hi or not in_blocks:
             self._results.flush()
         else:
             self._results.end()
@@ -379,37 +398,39 @@ class Runner:
         hi: int,
     ) -> int:
         """Run items `[lo, hi)` of a leaf that begins at `base`, by blocks; returns how far it came."""
-        results = self._results
+        results, blocks = self._results, self._blocks
         offset = lo
         singly = dose.singly or dose.timeout_s > 0
         while offset < hi:
-            end = min(hi, offset + dose.block)
+            end = min(hi, offset + min(dose.block, blocks.size))
             if singly:
                 results.flush()
                 self._words[SINCE] = monotonic_ns()
             if not self._claim(dose, offset, end - offset):
                 return offset
-            self._offset = end
-            first = self._iterator = iter(columns[0][offset - base : end - base])
-            rest = [column[offset - base : end - base] for column in columns[1:]]
-            values: list[Any] = []
-            self._values, self._sent = values, 0
+            self._offset = end  # earlier, if the block is cut
+            block = columns
+            if end - offset < len(columns[0]):
+                block = tuple([column[offset - base : end - base] for column in columns])
+            first = self._iterator = iter(block[0])
+            values = self._values = results.run_of(dose.name)
+            before = self._sent = len(values)
+            error: BaseException = StopIteration()  # `map` takes one out of the function for its own end
+            began = perf_counter()
             try:
-                values.extend(map(function, first, *rest))
-            except BaseException as error:
-                self._iterator = None
-                results.values(values[self._sent :], dose.name)
-                offset += len(values)
-                if offset < end:  # else: an interrupt that came when the last one had ended
-                    self._failed(error, dose.at + offset - dose.lo)
-                    offset += 1
-                continue
-            self._iterator = None
-            results.values(values[self._sent :] if self._sent else values, dose.name)
-            offset += len(values)
-            if offset < end:  # `map` takes a StopIteration out of the function for its own end
-                results.error(dump_error(StopIteration()))
+                values.extend(map(function, first, *block[1:]))
+            except BaseException as raised:
+                error = raised
+            took_s = perf_counter() - began
+            self._iterator, end = None, self._offset
+            results.added(values, self._sent)
+            ended = len(values) - before
+            blocks.ran(min(ended + 1, end - offset), took_s)
+            offset += ended
+            if offset < end:  # else: all have ended, or an interrupt came when the last one had
+                self._failed(error, dose.at + offset - dose.lo)
                 offset += 1
+            del error
         return hi
 
 
