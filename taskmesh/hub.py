@@ -22,7 +22,8 @@ from .core import messages as m
 from .core.access import CONTROL, SINK, SUBMIT
 from .core.quota import DEFAULT, Quotas
 from .core.roster import DEAD_AFTER_S
-from .core.scheduler import SESSION_GRACE_S, Scheduler
+from .core.scheduler import Scheduler
+from .core.sessions import SESSION_GRACE_S
 from .door import Door
 from .errors import PeerProtocolError, StoreError, TaskmeshError
 from .journal import Journal, OpenStore

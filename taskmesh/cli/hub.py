@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..core.quota import DEFAULT, Quotas
-from ..core.scheduler import SESSION_GRACE_S
+from ..core.sessions import SESSION_GRACE_S
 from ..errors import AddressError, StoreError
 from ..sizes import show_size
 from ..store import default_store_url, open_store, store_path

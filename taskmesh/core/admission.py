@@ -16,12 +16,14 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
+from . import departures
 from . import messages as m
 from . import records as r
 from .actions import Admit, Again, Dismiss, Joined, Note, Refuse, Revoked, Send
 from .leases import DaemonState
 from .quota import Bucket
 from .roster import Peer
+from .sessions import Session
 
 if TYPE_CHECKING:
     from .scheduler import Scheduler
@@ -70,14 +72,12 @@ def _welcome_daemon(scheduler: Scheduler, peer: Peer, request: m.Register, resum
         scheduler.bodies.forget_daemon(known)
         known.stale = set(known.leases)
         if not request.incarnation:
-            scheduler.lose_daemon(peer.instance)
+            departures.lose_daemon(scheduler, peer.instance)
             scheduler.daemons[peer.instance] = DaemonState(peer.instance, peer.slots, local, scheduler.loads)
     scheduler.hungry.add(peer.instance)
 
 
 def _welcome_client(scheduler: Scheduler, peer: Peer, resume: bool) -> None:
-    from .scheduler import Session
-
     session = scheduler.sessions.get(peer.instance)
     known = session is not None
     if session is None:
@@ -149,7 +149,7 @@ def on_revoked(scheduler: Scheduler, event: Revoked, now: float) -> None:
         if peer.role == "client":
             _end_session(scheduler, peer.instance)
         else:
-            scheduler.lose_daemon(peer.instance)
+            departures.lose_daemon(scheduler, peer.instance)
         scheduler.roster.remove(peer.instance)
         scheduler.do(Send(peer.instance, m.Goodbye(event.why)))
         scheduler.do(Dismiss(peer.instance, False, put_out=True))
@@ -163,7 +163,7 @@ def _end_session(scheduler: Scheduler, instance: int) -> None:
     for spec in session.specs.values():
         for state in spec.chunks.values():
             scheduler.revoke(state, state.leased, interrupt=True)
-    scheduler.drop_session(instance)
+    departures.drop_session(scheduler, instance)
 
 
 __all__ = ["on_joined", "on_revoked", "proof_of"]

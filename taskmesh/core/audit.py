@@ -11,7 +11,8 @@ from .ranges import Ranges, count, normal, overlap
 from .statistics import DaemonStatistics, SessionStatistics, Statistics
 
 if TYPE_CHECKING:
-    from .scheduler import Scheduler, Session
+    from .scheduler import Scheduler
+    from .sessions import Session
 
 RATE_WINDOW_S = 5.0
 

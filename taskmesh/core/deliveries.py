@@ -17,7 +17,7 @@ from .leases import ChunkState, DaemonState
 from .outbox import Ended
 
 if TYPE_CHECKING:
-    from .scheduler import Session
+    from .sessions import Session
 
 SETTLED_PARTS = 4096  # in one message to a daemon
 

@@ -18,6 +18,7 @@ from .lifecycle import Step
 from .outbox import Ended
 from .ranges import Ranges, count, normal, overlap, subtract, without
 from .records import Snapshot
+from .sessions import Session
 
 if TYPE_CHECKING:
     from .scheduler import Scheduler
@@ -81,8 +82,6 @@ class Recovery:
 
 def restore(scheduler: Scheduler, snapshot: Snapshot) -> None:
     """Build sessions, specs and chunks from what was stored; all of it is held, and no client is there yet."""
-    from .scheduler import Session
-
     for stored in snapshot.sessions:
         session = scheduler.sessions[stored.session] = Session(
             stored.session, stored.name, stored.host, proof=stored.proof, ticket=stored.ticket

@@ -191,3 +191,9 @@ def take_back(
     found = lease.take_all(ranges)
     daemon.settle(lease, found)
     requeue(scheduler, lease.state, found, attempt, lease.solo, started)
+
+
+def on_slots(scheduler: Scheduler, daemon: DaemonState, slots: m.Slots) -> None:
+    """It runs more tasks at once from now on, or fewer."""
+    daemon.resize(max(0, slots.slots))
+    scheduler.hungry.add(daemon.instance)

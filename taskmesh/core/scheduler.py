@@ -1,6 +1,8 @@
 """The scheduler: the hub's side of every decision.
 
-Events come in, actions come out; the hub's shell owns sockets and clocks. The rules kept here (design, section 7):
+Events come in, actions come out; the hub's shell owns sockets and clocks. What clients ask for is in `requests`, what
+daemons say in `returns`, who comes in `admission`, who goes in `departures`, what is leased out in `dispatch`. The
+rules kept together (design, section 7):
 
 - Ends once: what has ended is in no set any more, so a second outcome finds nothing to end and is dropped.
 - Fences: a success counts from any dispatch of a task, a failure only from the lease that holds it now.
@@ -15,20 +17,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from . import admission, audit, recovery, returns
+from . import admission, audit, departures, recovery, requests, returns
 from . import messages as m
 from . import records as r
 from .actions import (
     Action,
     Committed,
     Delivered,
-    Dismiss,
     Drain,
     Dropped,
     Event,
@@ -49,51 +48,15 @@ from .dispatch import dispatch
 from .hungry import Hungry
 from .leases import ChunkState, DaemonState, Loads, Piece, SpecState
 from .lifecycle import Step
-from .limits import SPECS
-from .outbox import Ended, Outbox
+from .outbox import Ended
 from .quota import UNLIMITED, Bucket, Quotas
-from .ranges import Ranges, count, normal, overlap, union, without
+from .ranges import Ranges, count, normal, overlap
 from .ready import ReadyQueue
 from .recall import RECALL_AFTER_S, move_queued, recall
 from .repairs import Repairs
-from .roster import DEAD_AFTER_S, NEVER, Peer, Roster
+from .roster import DEAD_AFTER_S, NEVER, Roster
+from .sessions import SESSION_GRACE_S, Session, Totals
 from .statistics import Statistics
-
-SESSION_GRACE_S = 60.0
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One client's tasks. `gone_at`: since when it is dead or cut off; its work goes on for a while.
-
-    `stale`: numbers of specs, rising, that were here when its link began anew and that it has not named since. It names
-    those that it still has in rising order: what it passes over it has retired, and that word was lost with the link.
-    `proof`: a digest of its secret. `ticket`: with which it came last. `queued`: bytes of its functions'
-    books, and of its chunks that have not ended.
-    """
-
-    instance: int
-    name: str = ""
-    host: str = ""
-    pid: int = 0
-    joined_at: float = 0.0
-    gone_at: float | None = None
-    specs: dict[int, SpecState] = field(default_factory=dict)
-    outbox: Outbox = field(default_factory=Outbox)
-    stale: deque[int] = field(default_factory=deque)
-    proof: bytes = b""
-    ticket: str = ""
-    queued: int = 0
-
-
-@dataclass(slots=True)
-class Totals:
-    """Counters over the hub's life, in tasks."""
-
-    submitted: int = 0
-    done: int = 0
-    failed: int = 0
-    cancelled: int = 0
 
 
 class Scheduler:
@@ -150,7 +113,7 @@ class Scheduler:
         self.quotas = quotas
         self.registrations: dict[str, Bucket] = {}  # by ticket: who comes too often holds up nobody else
         self.gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
-        self._leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
+        self.leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
         self._recall_at = NEVER
         self._recalled_at = -NEVER
         self._fences = fence
@@ -161,8 +124,8 @@ class Scheduler:
         self._events: dict[type[Any], Callable[[Any, float], None]] = {
             Received: self._on_received,
             Joined: partial(admission.on_joined, self),
-            LaneDown: self._on_lane_down,
-            NoLane: self._on_no_lane,
+            LaneDown: partial(departures.on_lane_down, self),
+            NoLane: partial(departures.on_no_lane, self),
             Revoked: partial(admission.on_revoked, self),
             Delivered: self._on_delivered,
             Committed: self.deliveries.on_committed,
@@ -172,12 +135,12 @@ class Scheduler:
             Stop: self._on_stop,
         }
         self._from_client: dict[type[Any], Callable[[Session, Any], None]] = {
-            m.Spec: self._on_spec,
-            m.Body: self._on_body,
-            m.Submit: self._on_submit,
-            m.Cancel: self._on_cancel,
-            m.Retire: self._on_retire,
-            m.Close: self._on_close,
+            m.Spec: partial(requests.on_spec, self),
+            m.Body: partial(requests.on_body, self),
+            m.Submit: partial(requests.on_submit, self),
+            m.Cancel: partial(requests.on_cancel, self),
+            m.Retire: partial(requests.on_retire, self),
+            m.Close: partial(requests.on_close, self),
         }
         self._from_daemon: dict[type[Any], Callable[[DaemonState, Any], None]] = {
             m.Done: partial(returns.on_done, self),
@@ -185,8 +148,8 @@ class Scheduler:
             m.GiveBack: partial(returns.on_give_back, self),
             m.Inventory: partial(returns.on_inventory, self),
             m.NeedBody: self.repairs.on_need_body,
-            m.Slots: self._on_slots,
-            m.Leaving: self._on_leaving,
+            m.Slots: partial(returns.on_slots, self),
+            m.Leaving: partial(departures.on_leaving, self),
         }
 
     # ---- the machine ----------------------------------------------------------------------------------------
@@ -222,64 +185,6 @@ class Scheduler:
         """Whether no task waits or runs."""
         return not any(spec.chunks for s in self.sessions.values() for spec in s.specs.values())
 
-    # ---- peers ----------------------------------------------------------------------------------------------
-
-    def _on_lane_down(self, event: LaneDown, now: float) -> None:
-        self.roster.lane_down(event.instance, event.epoch, now)
-
-    def _on_no_lane(self, event: NoLane, now: float) -> None:
-        self.remove_peer(self.roster.peers[event.instance], dead=True, now=now)
-
-    def _bury(self, peer: Peer, now: float) -> None:
-        silent = now - peer.heard_at
-        why = "disconnected" if peer.lane_down_at is not None else f"not heard for {silent:.0f} s"
-        level = logging.WARNING if peer.role == "daemon" else logging.INFO
-        self._actions.append(Note(level, f"{peer.role} {peer.name} on {peer.host} is gone: {why}"))
-        self.remove_peer(peer, dead=True, now=now)
-
-    def remove_peer(self, peer: Peer, dead: bool, now: float) -> None:
-        if peer.role == "daemon":
-            self.lose_daemon(peer.instance)
-        elif dead and self.grace_s > 0:
-            self.sessions[peer.instance].gone_at = now
-            self.gone[peer.instance] = now + self.grace_s
-        else:
-            self.drop_session(peer.instance)
-        self.roster.remove(peer.instance)
-        self._actions.append(Dismiss(peer.instance, dead))
-
-    def lose_daemon(self, instance: int) -> None:
-        """Requeue, at the front, whatever a daemon had not finished."""
-        daemon = self.daemons.pop(instance, None)
-        self.hungry.discard(instance)
-        self.loads.forget(instance)
-        self._leaving.discard(instance)
-        if daemon is None:
-            return
-        self.bodies.forget_daemon(daemon)
-        self.deliveries.forget_daemon(instance)
-        self.recovery.forget_daemon(instance)
-        for lease in reversed(list(daemon.leases.values())):
-            lease.state.leases.pop(lease.fence, None)
-            returns.requeue(self, lease.state, lease.ranges, lease.attempt + 1, lease.solo, started=True)
-
-    def drop_session(self, instance: int) -> None:
-        session = self.sessions.pop(instance, None)
-        if session is None:
-            return
-        self.ready.drop_session(instance)
-        self.recovery.drop_session(instance)
-        self.gone.pop(instance, None)
-        holders: dict[int, None] = {}
-        for spec in session.specs.values():
-            for state in spec.chunks.values():
-                self.totals.cancelled += count(state.ready) + count(state.leased)
-                holders |= dict.fromkeys(lease.daemon for lease in state.leases.values())
-            self._release(spec)
-        holders |= dict.fromkeys(self.deliveries.drop(session))
-        self._actions += [Send(daemon, m.Forget(instance)) for daemon in holders if daemon in self.daemons]
-        self.deliveries.persist(r.DropSession(instance))
-
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
 
@@ -301,102 +206,20 @@ class Scheduler:
         else:
             self.drop(f"{type(message).__name__} from peer {instance:x}, which may not send it")
 
+    # ---- what its parts need --------------------------------------------------------------------------------
+
+    def do(self, action: Action) -> None:
+        """Have this done, after what was decided before."""
+        self._actions.append(action)
+
+    def next_fence(self) -> int:
+        """A number higher than that of every dispatch before."""
+        self._fences += 1
+        return self._fences
+
     def drop(self, text: str) -> None:
         """A peer sent what it may not, or what makes no sense: count it."""
         self._actions.append(Dropped(text))
-
-    def _on_spec(self, session: Session, spec: m.Spec) -> None:
-        self._pass_over(session, spec.spec)
-        if spec.spec in session.specs:
-            return
-        if len(session.specs) >= SPECS:
-            self.drop(f"function {spec.spec} from session {session.instance:x}, which has {SPECS} already")
-            return
-        state = SpecState(session.instance, spec.spec, spec.name, spec.digest, spec.init, spec.priority, spec.limits)
-        if session.queued + session.outbox.bytes + state.weight > self.quotas.queued_bytes:
-            self.drop(f"function {spec.spec} from session {session.instance:x}, which has no room for it")
-            return
-        session.specs[spec.spec] = state
-        session.queued += state.weight
-        self.bodies.refer(spec.digest, spec.init)
-        self.deliveries.persist(r.PutSpec(session.instance, spec))
-
-    def _on_body(self, session: Session, body: m.Body) -> None:
-        if not self.bodies.wants(body.digest):
-            return
-        if self.bodies.bytes[session.instance] + len(body.data) > self.quotas.queued_bytes:
-            self.drop(f"a function of {len(body.data):,} bytes from session {session.instance:x}, which has too many")
-        elif self.bodies.put(body.digest, body.data, session.instance):
-            self.deliveries.persist(r.PutBody(*body))
-
-    def _on_submit(self, session: Session, submit: m.Submit) -> None:
-        spec = session.specs.get(submit.spec)
-        chunk = submit.chunk
-        if spec is None:
-            self.drop(f"a chunk of unknown spec {submit.spec} from session {session.instance:x}")
-            self._reject(session, submit, f"the hub has no function {submit.spec}: a session may have {SPECS}")
-            return
-        left: Ranges = list(submit.left) or [(0, chunk.count)]
-        if chunk.first < spec.submitted:
-            left = self._unheard_of(session, spec, submit)
-            if not left:
-                return
-        spec.submitted = max(spec.submitted, chunk.first + chunk.count)
-        why = self._why_not(session, spec, submit)
-        if why is not None:
-            self._reject(session, submit, why)
-            return
-        state = ChunkState(spec, chunk, left, again=bool(submit.left))
-        spec.chunks[chunk.first] = state
-        session.queued += chunk.weight
-        self.totals.submitted += count(state.ready)
-        self.deliveries.persist(r.PutChunk(session.instance, spec.number, chunk, state.ready))
-        pieces = [Piece(state, lo, hi, 1, False) for lo, hi in state.ready]
-        if not submit.left:
-            for piece in pieces:
-                self.ready.push(spec.priority, session.instance, piece)
-        else:
-            self.recovery.hold(pieces)
-            recovery.match(self, state)
-
-    def _reject(self, session: Session, submit: m.Submit, why: str) -> None:
-        self._actions.append(Send(session.instance, m.Rejected(submit.spec, submit.chunk.first, why)))
-
-    def _unheard_of(self, session: Session, spec: SpecState, submit: m.Submit) -> Ranges:
-        """What of a chunk that is offered again is neither here nor on its way to the client.
-
-        It was rejected, and that word was lost with the link: the client has heard everything that it acknowledged
-        before it offered anything again.
-        """
-        if submit.chunk.first in spec.chunks or not submit.left:
-            return []
-        return without(list(submit.left), session.outbox.pending(spec.number, submit.chunk.first))
-
-    def _why_not(self, session: Session, spec: SpecState, submit: m.Submit) -> str | None:
-        """Why a chunk cannot be taken. One that is offered again was taken before: it has twice the room."""
-        room = self.quotas.queued_bytes * (2 if submit.left else 1)
-        if session.queued + session.outbox.bytes + submit.chunk.weight > room:
-            return (
-                f"this session has {session.queued + session.outbox.bytes:,} bytes of calls and outcomes at the hub, "
-                f"which takes {self.quotas.queued_bytes:,.0f} of each session"
-            )
-        if self.bodies.get(spec.digest) is None or (spec.init and self.bodies.get(spec.init) is None):
-            return f"the hub was never sent the function {spec.name}"
-        return self.full
-
-    def _on_cancel(self, session: Session, cancel: m.Cancel) -> None:
-        spec = session.specs.get(cancel.spec)
-        state = spec.chunks.get(cancel.first) if spec else None
-        if state is None:
-            self.deliveries.send(session)  # it may have been cancelled just now: that has to be heard first
-            self._actions.append(
-                Send(session.instance, m.Cancelled(cancel.spec, cancel.first, [(cancel.lo, cancel.hi)]))
-            )
-            return
-        leased = overlap(state.leased, cancel.lo, cancel.hi)
-        state.cancelling = union(state.cancelling, leased)
-        self.cancel_ready(state, overlap(state.ready, cancel.lo, cancel.hi))
-        self.revoke(state, leased, cancel.interrupt)
 
     def revoke(self, state: ChunkState, ranges: Ranges, interrupt: bool = False) -> None:
         """Ask whoever holds any of `ranges` to give it back."""
@@ -413,36 +236,6 @@ class Scheduler:
         spec, first = state.spec, state.chunk.first
         for lo, hi in cancelled:
             self.deliver(state, m.Outcome(spec.number, first, lo, hi, m.Form.CANCELLED, b""))
-
-    def _on_retire(self, session: Session, retire: m.Retire) -> None:
-        self._pass_over(session, retire.spec)
-        self._retire(session, retire.spec)
-
-    def _pass_over(self, session: Session, number: int) -> None:
-        """A client whose link began anew names a spec: those before it that it has not named are retired."""
-        stale = session.stale
-        while stale and stale[0] < number:
-            self._retire(session, stale.popleft())
-        if stale and stale[0] == number:
-            stale.popleft()
-
-    def _retire(self, session: Session, number: int) -> None:
-        spec = session.specs.get(number)
-        if spec is not None:
-            spec.retired = True
-            self._forget_if_retired(session, spec)
-
-    def _on_close(self, session: Session, close: m.Close) -> None:
-        self._actions += [
-            Note(logging.INFO, f"client {session.name} on {session.host} said goodbye"),
-            Send(session.instance, m.Goodbye("session closed")),
-        ]
-        self.drop_session(session.instance)
-        if session.instance in self.roster.peers:
-            self.roster.remove(session.instance)
-            self._actions.append(Dismiss(session.instance, False))
-
-    # ---- books ----------------------------------------------------------------------------------------------
 
     def state(self, session: int, spec: int, first: int) -> ChunkState | None:
         """A chunk that has not ended."""
@@ -479,38 +272,20 @@ class Scheduler:
         if state.ended and spec.chunks.pop(state.chunk.first, None) is not None:
             session = self.sessions[spec.session]
             session.queued -= state.chunk.weight
-            self._forget_if_retired(session, spec)
+            self.forget_if_retired(session, spec)
 
-    def _forget_if_retired(self, session: Session, spec: SpecState) -> None:
+    def forget_if_retired(self, session: Session, spec: SpecState) -> None:
+        """A function that its client has let go of ends with its last task."""
         if spec.retired and not spec.chunks:
             del session.specs[spec.number]
             session.queued -= spec.weight
-            self._release(spec)
+            self.release(spec)
             self.deliveries.persist(r.DropSpec(session.instance, spec.number))
 
-    def _release(self, spec: SpecState) -> None:
+    def release(self, spec: SpecState) -> None:
         """A spec is forgotten: drop the bodies that nothing refers to any more."""
         for digest in self.bodies.release(spec.digest, spec.init):
             self.deliveries.persist(r.DropBody(digest))
-
-    def _on_slots(self, daemon: DaemonState, slots: m.Slots) -> None:
-        daemon.resize(max(0, slots.slots))
-        self.hungry.add(daemon.instance)
-
-    def _on_leaving(self, daemon: DaemonState, leaving: m.Leaving) -> None:
-        for lease in reversed(list(daemon.leases.values())):  # was on its way there: it starts nothing any more
-            returns.take_back(self, daemon, lease, lease.ranges, lease.attempt)
-        if self.deliveries.uncommitted_of(daemon.instance):
-            self._leaving.add(daemon.instance)  # it keeps them until they are safe
-        else:
-            self._see_off(self.roster.peers[daemon.instance])
-
-    def _see_off(self, peer: Peer) -> None:
-        self._actions += [
-            Note(logging.INFO, f"daemon {peer.name} on {peer.host} left"),
-            Send(peer.instance, m.Goodbye("you left")),
-        ]
-        self.remove_peer(peer, dead=False, now=0.0)
 
     def _on_store_fails(self, event: StoreFails, now: float) -> None:
         self.full = event.why
@@ -525,18 +300,18 @@ class Scheduler:
         if now >= self.roster.next_deadline():
             dead, suspect = self.roster.overdue(now)
             for peer in dead:
-                self._bury(peer, now)
+                departures.bury(self, peer, now)
             for peer in suspect:
                 if peer.role == "daemon":
                     move_queued(self, peer)
-        if self._leaving:
-            for instance in [i for i in self._leaving if not self.deliveries.uncommitted_of(i)]:
-                self._see_off(self.roster.peers[instance])
+        if self.leaving:
+            for instance in [i for i in self.leaving if not self.deliveries.uncommitted_of(i)]:
+                departures.see_off(self, self.roster.peers[instance])
         if now >= self.recovery.until:
             recovery.finish(self)
         self.repairs.tick(now)
         if self.gone:
-            self._drop_gone(now)
+            departures.drop_gone(self, now)
         if self.hungry:
             if self.ready:
                 self._actions += dispatch(self, now)
@@ -545,12 +320,6 @@ class Scheduler:
             self._recall_at = NEVER  # nobody could take anything; whoever can says something first
         self.deliveries.tick()
         self.rate.sample(now, self.totals.done + self.totals.failed)
-
-    def _drop_gone(self, now: float) -> None:
-        for instance in [i for i, until in self.gone.items() if now >= until]:
-            session = self.sessions[instance]
-            self._actions.append(Note(logging.INFO, f"client {session.name} on {session.host} did not come back"))
-            self.drop_session(instance)
 
     def _recall(self, now: float) -> None:
         """Nothing waits here, and some daemon idles: ask another for what waits there."""
@@ -562,15 +331,6 @@ class Scheduler:
             self._recalled_at = now
             actions, self._recall_at = recall(self, now)
             self._actions += actions
-
-    def do(self, action: Action) -> None:
-        """Have this done, after what was decided before."""
-        self._actions.append(action)
-
-    def next_fence(self) -> int:
-        """A number higher than that of every dispatch before."""
-        self._fences += 1
-        return self._fences
 
     # ---- what it knows --------------------------------------------------------------------------------------
 
@@ -589,4 +349,4 @@ class Scheduler:
         audit.check(self)
 
 
-__all__ = ["Scheduler", "Session", "Totals"]
+__all__ = ["Scheduler"]

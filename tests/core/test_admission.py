@@ -8,7 +8,7 @@ from taskmesh.core import actions as a
 from taskmesh.core import messages as m
 from taskmesh.core.access import LOCAL, Grant, Role
 from taskmesh.core.roster import DEAD_AFTER_S
-from taskmesh.core.scheduler import SESSION_GRACE_S
+from taskmesh.core.sessions import SESSION_GRACE_S
 
 from .world import CLIENT, DAEMON, World, register
 

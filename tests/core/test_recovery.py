@@ -10,7 +10,7 @@ from taskmesh.core import messages as m
 from taskmesh.core import records as r
 from taskmesh.core.recall import RECALL_AFTER_S
 from taskmesh.core.roster import DEAD_AFTER_S, SUSPECT_AFTER_S
-from taskmesh.core.scheduler import SESSION_GRACE_S
+from taskmesh.core.sessions import SESSION_GRACE_S
 
 from .world import CLIENT, DAEMON, DIGEST, World, calls, register
 

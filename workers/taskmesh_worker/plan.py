@@ -1,12 +1,14 @@
 """The plan: the daemon's side of every decision. Which runner gets what, and which to start.
 
-Events come in, actions come out; the daemon's loop owns sockets, clocks and processes. The rules kept here:
+Events come in, actions come out; the daemon's loop owns sockets, clocks and processes. What a runner is handed is
+decided in `plan_doses`, what is taken back in `plan_recall`, whom to look at, interrupt or end in `plan_limits`. The
+rules kept together:
 
 - Doses: a runner is handed about 5 ms of measured work at a time, one task of an unknown function, then growing; and
   one dose ahead, so that it does not wait for the next one. A tail behind a long task is taken back when another
   runner idles.
-- Claim and limit: positions count every task that a runner was ever handed. To take a tail back, the plan lowers the
-  runner's limit, waits 1 ms, and reads what it has claimed by then; what lies behind is certainly not started.
+- Claim and limit: positions count every task that a runner was ever handed; what lies behind a claim that was read
+  after the limit was lowered is certainly not started.
 - Blame: the claim names what ran when a runner died. One task: a strike, which goes to the hub. A block of very short
   ones: they run again one at a time, so that the next death names one. Everything else is queued again here, first.
 - A slot is free only when its runner is: a runner that was told to drop its tail gets nothing until it said it did.
@@ -19,17 +21,17 @@ Events come in, actions come out; the daemon's loop owns sockets, clocks and pro
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from taskmesh.core import messages as m
 from taskmesh.core.limits import ATTEMPTS, RESULT
-from taskmesh.core.ranges import Ranges, add, overlap, within, without
+from taskmesh.core.ranges import Ranges, add, overlap
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
 
-from . import plan_audit, plan_doses
+from . import plan_audit, plan_doses, plan_recall
 from .plan_events import (
     Action,
     Claimed,
@@ -60,7 +62,7 @@ from .plan_events import (
 from .plan_ledger import Ledger, fitting
 from .plan_limits import AFTER, DOOMED, STOPPED, SUSPECT, Limiter, RunnerLimits, fates, last_word
 from .plan_queue import Bodies, Paces, Queue
-from .plan_state import CLAIM_SETTLE_S, NEVER, Handed, Phase, Piece, Runner, Work
+from .plan_state import CLAIM_SETTLE_S, NEVER, Phase, Piece, Runner, Work
 
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
 RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
@@ -81,7 +83,8 @@ class Plan:
 
     def __init__(self, slots: int, keep_outcomes: bool = True, limits: RunnerLimits | None = None) -> None:
         self.slots = slots
-        self._limiter = Limiter(limits or RunnerLimits(), lambda action: self._actions.append(action), self._recall)
+        recall = partial(plan_recall.recall, self)
+        self._limiter = Limiter(limits or RunnerLimits(), lambda action: self._actions.append(action), recall)
         self._drain_at = NEVER
         self._interrupts: dict[int, Ranges] = {}  # by fence: what is to be interrupted if it has started
         self.runners: dict[int, Runner] = {}
@@ -106,7 +109,7 @@ class Plan:
             RunnerReady: self._on_ready,
             RunnerSaid: self._on_said,
             RunnerGone: self._on_gone,
-            Claimed: self._on_claimed,
+            Claimed: partial(plan_recall.on_claimed, self),
             Seen: self._on_looked,
             Sampled: self._on_looked,
             Reset: self._on_reset,
@@ -188,9 +191,9 @@ class Plan:
         self._revokes[revoke.fence] = add(self._revokes.get(revoke.fence, []), revoke.lo, revoke.hi)
         for runner in self.runners.values():
             if any(h.piece.work is work and overlap([(h.lo, h.hi)], revoke.lo, revoke.hi) for h in runner.handed):
-                self._recall(runner, now)
-        self._answer_revokes()
-        self._interrupt(now)
+                plan_recall.recall(self, runner, now)
+        plan_recall.answer_revokes(self)
+        plan_recall.interrupt(self, now)
 
     def _on_forget(self, forget: m.Forget, now: float) -> None:
         for work in self._works.values():
@@ -202,10 +205,10 @@ class Plan:
             if piece.work.wanted:
                 self._queue.push(piece)
             else:
-                self._give_back(piece.work, [(piece.lo, piece.hi)])
+                plan_recall.give_back(self, piece.work, [(piece.lo, piece.hi)])
         for runner in self.runners.values():
             if any(not h.piece.work.wanted for h in runner.handed):
-                self._recall(runner, now)
+                plan_recall.recall(self, runner, now)
 
     def _on_reset(self, event: Reset, now: float) -> None:
         """Say everything that the hub, or another one, needs to know of this daemon.
@@ -231,16 +234,16 @@ class Plan:
         self.holding = event.hold
         if self.holding:
             for runner in self.runners.values():
-                self._recall(runner, now)
+                plan_recall.recall(self, runner, now)
 
     def _on_drain(self, event: Drain, now: float) -> None:
         self.draining = True
         self._drain_at = now + event.timeout_s
         self._report(m.Slots(0))
         for piece in self._queue.drain():
-            self._give_back(piece.work, [(piece.lo, piece.hi)])
+            plan_recall.give_back(self, piece.work, [(piece.lo, piece.hi)])
         for runner in self.runners.values():
-            self._recall(runner, now)
+            plan_recall.recall(self, runner, now)
 
     # ---- from the runners -----------------------------------------------------------------------------------
 
@@ -299,7 +302,7 @@ class Plan:
         if not said.at == runner.spoken < said.end <= runner.next_at:
             raise PeerProtocolError(f"runner {runner.number} dropped {said.at} to {said.end}, not its next")
         for handed in [h for h in runner.handed if said.at < h.end and h.at < said.end]:
-            self._take_back(runner, max(handed.at, said.at), min(handed.end, said.end))
+            plan_recall.take_back(self, runner, max(handed.at, said.at), min(handed.end, said.end))
 
     def _on_gone(self, event: RunnerGone, now: float) -> None:
         runner = self.runners.pop(event.runner, None)
@@ -313,7 +316,7 @@ class Plan:
             for start, end, fate in fates(runner, handed, event.claimed):
                 lo, hi = handed.lo + start - handed.at, handed.lo + end - handed.at
                 again += self._after_death(runner, handed.piece._replace(lo=lo, hi=hi), fate, event.report)
-        self._put_back(again)
+        plan_recall.put_back(self, again)
 
     def _after_death(self, runner: Runner, piece: Piece, fate: str, report: bytes) -> list[Piece]:
         """What to run again of a piece that a runner held when it ended."""
@@ -334,28 +337,6 @@ class Plan:
 
     # ---- taking back ----------------------------------------------------------------------------------------
 
-    def _recall(self, runner: Runner, now: float) -> None:
-        if runner.phase is not Phase.READY or not runner.handed:
-            return
-        runner.phase = Phase.RECALLING
-        runner.limit = runner.handed[0].at
-        runner.peek_at = now + CLAIM_SETTLE_S
-        runner.certain = False
-        self._actions.append(Lower(runner.number, runner.limit))
-
-    def _on_claimed(self, event: Claimed, now: float) -> None:
-        runner = self.runners.get(event.runner)
-        if runner is None or runner.phase is not Phase.RECALLING:
-            return
-        if not runner.certain and runner.handed and event.end > runner.handed[0].at + 1:
-            # A block, perhaps: there is more to take back when the runner has cut it.
-            runner.look_at, runner.look_gap_s = now, CLAIM_SETTLE_S
-        runner.certain = True
-        self._take_back(runner, max(event.end, runner.limit), runner.next_at, by_claim=True)
-        self._interrupt(now)
-        if self._queue and not self.holding:
-            plan_doses.hand_out(self, now)  # a claim is read on a tick: there may be no other one soon
-
     def _on_looked(self, event: Seen | Sampled, now: float) -> None:
         runner = self.runners.get(event.runner)
         if runner is None:
@@ -363,83 +344,9 @@ class Plan:
         if isinstance(event, Seen):
             self._limiter.on_seen(runner, event, now)
             if runner.phase is Phase.RECALLING and runner.certain:
-                self._on_claimed(Claimed(runner.number, event.end), now)
+                plan_recall.on_claimed(self, Claimed(runner.number, event.end), now)
         else:
             self._limiter.on_sampled(runner, event, now)
-
-    def _interrupt(self, now: float) -> None:
-        """What has started of revoked ranges is ended, where that was asked for and what has started is certain."""
-        for fence in list(self._interrupts):
-            work = self._works.get(fence)
-            held = [(r, h) for r in self.runners.values() for h in r.handed if h.piece.work is work]
-            if any(r.phase is Phase.RECALLING and not r.certain for r, _ in held):
-                continue  # a claim is about to be read
-            for lo, hi in self._interrupts.pop(fence):
-                for runner, h in held:
-                    for a, b in overlap([(h.lo, h.hi)], lo, hi):
-                        self._limiter.cancel(runner, h.at + a - h.lo, h.at + b - h.lo, now)
-
-    def _take_back(self, runner: Runner, start: int, end: int, by_claim: bool = False) -> None:
-        """Positions `[start, end)` are not going to be run by this runner: they are ours again.
-
-        What was to be interrupted, because it was cancelled, goes back to the hub, which ends it.
-        `by_claim`: it did not say so itself, which does not do for tasks that may start at most once.
-        """
-        kept: deque[Handed] = deque()
-        again: list[Piece] = []
-        for handed in runner.handed:
-            a, b = max(handed.at, start), min(handed.end, end)
-            if a >= b or (by_claim and handed.piece.work.at_most_once):
-                kept.append(handed)
-                continue
-            lo, hi = handed.lo + a - handed.at, handed.lo + b - handed.at
-            cancelled = [(handed.lo + p - handed.at, handed.lo + q - handed.at) for p, q in runner.cancels]
-            again += [handed.piece._replace(lo=p, hi=q) for p, q in without([(lo, hi)], cancelled)]
-            self._give_back(handed.piece.work, within([(lo, hi)], cancelled))
-            if handed.at < a:
-                kept.append(Handed(handed.at, handed.piece, handed.lo, lo, handed.price_s))
-            if b < handed.end:
-                kept.append(Handed(b, handed.piece, hi, handed.hi, handed.price_s))
-        runner.handed = kept
-        self._put_back(again)
-        self._answer_revokes()
-
-    def _put_back(self, pieces: list[Piece]) -> None:
-        """Queue pieces again, first, in their order; give them back instead when nobody wants them here."""
-        for piece in reversed(pieces):
-            if self.draining or not piece.work.wanted:
-                self._give_back(piece.work, [(piece.lo, piece.hi)])
-            else:
-                self._queue.push(piece, front=True)
-
-    def _give_back(self, work: Work, ranges: Ranges, kept: Ranges | None = None) -> None:
-        if ranges or kept:
-            self._report(m.GiveBack(work.dispatch.fence, ranges, kept or []))
-        self._account(work, sum(hi - lo for lo, hi in ranges))
-
-    def _answer_revokes(self) -> None:
-        """Give back what is queued of revoked ranges; what a runner has claimed is kept, once that is certain."""
-        for fence in list(self._revokes):
-            work = self._works.get(fence)
-            if work is None:
-                for lo, hi in self._revokes.pop(fence):
-                    self._report(m.GiveBack(fence, [], [(lo, hi)]))
-                continue
-            holders = [r for r in self.runners.values() if any(h.piece.work is work for h in r.handed)]
-            returned = self._queue.take(work, self._revokes[fence])
-            if any(r.phase is Phase.RECALLING and (work.at_most_once or not r.certain) for r in holders):
-                self._give_back(work, returned)
-                continue  # a claim is about to be read, or the runner's word to be heard
-            revoked = self._revokes.pop(fence)
-            kept = [
-                part
-                for r in holders
-                for h in r.handed
-                if h.piece.work is work
-                for lo, hi in revoked
-                for part in overlap([(h.lo, h.hi)], lo, hi)
-            ]
-            self._give_back(work, returned, kept)
 
     # ---- handing out ----------------------------------------------------------------------------------------
 
@@ -460,9 +367,9 @@ class Plan:
                     self._limiter.kill(runner)
         self._limiter.on_tick(self.runners.values(), now)
         if self._revokes:
-            self._answer_revokes()
+            plan_recall.answer_revokes(self)
         if self._interrupts:
-            self._interrupt(now)
+            plan_recall.interrupt(self, now)
         if self.holding:
             pass  # until the hub is heard
         elif self._queue:
@@ -470,7 +377,7 @@ class Plan:
         elif any(r.open and not r.handed for r in self.runners.values()):
             for runner in self.runners.values():
                 if runner.has_tail() and now - runner.handed_at >= RECALL_AFTER_S:
-                    self._recall(runner, now)
+                    plan_recall.recall(self, runner, now)
         if self.draining and self.idle and not self.leaving:
             self.leaving = True
             self._report(m.Leaving())
