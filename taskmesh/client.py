@@ -27,6 +27,7 @@ from .core.ranges import Ranges, add
 from .core.session import CHUNK_BYTES, CHUNK_TASKS, WEIGHT, MapOwner, Session
 from .errors import HubUnreachable, MeshClosed, PayloadError, RegistrationRefused, TaskmeshError
 from .futures import Future, settle_error
+from .places import Place
 from .sizes import show_size
 from .transport.curve import Credentials
 from .transport.endpoints import parse_address
@@ -54,49 +55,6 @@ class Keeper(Protocol):
 
     def revive(self) -> None:
         """The hub does not answer: start it again if it died."""
-
-
-class Place:
-    """Where the futures of one spec are: see `futures.Place`."""
-
-    __slots__ = ("_client", "spec")
-
-    def __init__(self, client: Client, spec: Spec) -> None:
-        self._client = client
-        self.spec = spec
-
-    @property
-    def session(self) -> int:
-        """The session's id."""
-        return self._client.instance
-
-    @property
-    def number(self) -> int:
-        """The spec's number."""
-        return self.spec.number
-
-    @property
-    def name(self) -> str:
-        """What the tasks are called."""
-        return self.spec.name
-
-    def flush(self) -> None:
-        """Send what is still being gathered of this function."""
-        self._client.flush(self.spec)
-
-    def before_waiting(self) -> None:
-        """Send what is still being gathered of this function, or raise if nothing could ever come."""
-        self._client.before_waiting(self.spec)
-
-    def cancel(self, future: Future[Any]) -> bool:
-        """Cancel one task if it certainly has not started."""
-        self._client.cancel([future], interrupt=False)
-        return future.cancelled()
-
-    @property
-    def client(self) -> Client:
-        """The session."""
-        return self._client
 
 
 class Client:
@@ -579,4 +537,4 @@ class Client:
         self._waker.abandon()
 
 
-__all__ = ["Client", "MapOwner", "Place"]
+__all__ = ["Client", "MapOwner"]

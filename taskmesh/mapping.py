@@ -15,11 +15,12 @@ from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple
 
-from .client import Client, Place
+from .client import Client
 from .core import messages as m
 from .core.ranges import Ranges
 from .errors import PayloadError
 from .outcomes import contents, open_failure
+from .places import Place
 from .wire.payload import describe, dump, loads, unpickling_error
 
 LEAF_ITEMS = 4000  # no more than a runner may claim at once

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import contextvars
-import functools
 import os
 import sys
 import threading
@@ -25,17 +24,18 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .callables import ByObject, pack_initializer, unwrap
+from .callables import pack_initializer, unwrap
 from .core.limits import LEAF_TASKS
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
 from .launch import PrivateHub
-from .task import Task, TaskOptions, call_object, in_runner, task_name
+from .places import Place, Places
+from .task import Task, in_runner
 from .window import WINDOW
-from .wire.payload import digest_of, dump_body, dump_call
+from .wire.payload import dump_call
 
 if TYPE_CHECKING:
-    from .client import Client, Place
+    from .client import Client
     from .joining import HubChoice
 
 P = ParamSpec("P")
@@ -114,7 +114,6 @@ class Mesh(concurrent.futures.Executor):
         self._shutdown_lock = threading.Lock()
         self._private: PrivateHub | None = None
         self._client: Client | None = None
-        self._places: dict[int, tuple[Any, Place]] = {}
         self._tokens: list[contextvars.Token[tuple[Mesh, ...]]] = []
         self._closed = False
         if initializer is not None and not callable(initializer):
@@ -124,7 +123,7 @@ class Mesh(concurrent.futures.Executor):
         if window_timeout is not None and not window_timeout >= 0:
             raise ValueError(f"window_timeout must be None or seconds from 0 on, not {window_timeout!r}")
         self._window = (window, window_timeout)
-        self._init = pack_initializer(initializer, initargs)
+        init = pack_initializer(initializer, initargs)
         if address is None and ticket is None:
             self._start_private(workers, connect_timeout)
         elif workers is not None:
@@ -134,6 +133,7 @@ class Mesh(concurrent.futures.Executor):
 
             self._join(await_hub(address, ticket, insecure, timeout_s=connect_timeout), connect_timeout)
         assert self._client is not None
+        self._places: Places = Places(self._client, init)
         self._finalizer: weakref.finalize[Any, Mesh] = weakref.finalize(self, _drop, self._client, self._private)
         self._finalizer.atexit = False  # `_close_all` sees to it
         _open.add(self)
@@ -204,10 +204,10 @@ class Mesh(concurrent.futures.Executor):
             (a `TimeoutError`) Too much is unsettled: within `window_timeout`, or at once in the thread of an event
             loop, which must not be blocked.
         """
-        known = self._places.get(id(fn))
+        known = self._places.known.get(id(fn))
         if known is None or known[0]() is not fn:
             function, args, kwargs = unwrap(fn, args, kwargs)  # type: ignore[assignment]
-            place = self._place(function, fn)
+            place = self._places.of(function, fn)
         else:
             place = known[1]
         assert self._client is not None
@@ -258,7 +258,7 @@ class Mesh(concurrent.futures.Executor):
 
         assert self._client is not None
         plain = isinstance(fn, Task | types.FunctionType | types.BuiltinFunctionType | type)
-        place = self._place(fn, fn) if plain else self._define(fn, fn)
+        place = self._places.of(fn, fn) if plain else self._places.make(fn, fn)
         chunksize = min(chunksize, LEAF_TASKS) if chunksize is not None else None
         leaf_items = chunksize or LEAF_ITEMS
         if buffersize is not None:
@@ -300,8 +300,6 @@ class Mesh(concurrent.futures.Executor):
         TypeError, ValueError
             Something else than a future of this mesh.
         """
-        from .client import Place
-
         chosen = [futures] if isinstance(futures, concurrent.futures.Future) else list(futures)
         for future in chosen:
             if not isinstance(future, Future):
@@ -311,28 +309,6 @@ class Mesh(concurrent.futures.Executor):
         assert self._client is not None
         self._client.cancel(chosen, interrupt)
         return sum(future.cancelled() for future in chosen)
-
-    def _place(self, function: Any, fn: Any) -> Place:
-        """The spec of a function, made at its first use and forgotten after its last."""
-        key = id(function)
-        known = self._places.get(key)
-        if known is not None and known[0]() is function:
-            return known[1]
-        place = self._define(function, fn)
-        try:
-            reference: Any = weakref.ref(function, functools.partial(_forget, weakref.ref(self), key))
-        except TypeError:  # cannot be referred to weakly: keep it
-            reference = functools.partial(_identity, function)
-        self._places[key] = (reference, place)
-        return place
-
-    def _define(self, function: Any, fn: Any) -> Place:
-        options = function.task_options if isinstance(function, Task) else TaskOptions()
-        shown = function if isinstance(function, Task) else fn
-        name = task_name(getattr(shown, "func", shown), options)
-        body = dump_body(call_object if isinstance(function, ByObject) else function, name)
-        assert self._client is not None
-        return self._client.define(name, body, digest_of(body), self._init, options.priority, options.limits)
 
     # ---- the end --------------------------------------------------------------------------------------------
 
@@ -491,25 +467,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-# ---- specs ----------------------------------------------------------------------------------------------------------
-
-
-def _identity(value: Any) -> Any:
-    return value
-
-
-def _forget(mesh: weakref.ref[Mesh], key: int, reference: object) -> None:
-    """A function was collected: its spec can go. Runs as a finalizer, so it only takes a note."""
-    owner = mesh()
-    if owner is None:
-        return
-    known = owner._places.get(key)
-    if known is not None and known[0] is reference:
-        del owner._places[key]
-        if owner._client is not None:
-            owner._client.retire(known[1])
 
 
 def _keep(batches: Iterator[list[Any]], fn: object) -> Iterator[list[Any]]:

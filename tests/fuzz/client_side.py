@@ -9,7 +9,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from taskmesh import mapping, outcomes
-from taskmesh.client import Client, Place
+from taskmesh.client import Client
 from taskmesh.core import messages as m
 from taskmesh.core.link import Link
 from taskmesh.core.session import Session
@@ -17,6 +17,7 @@ from taskmesh.errors import PeerProtocolError, TaskmeshError
 from taskmesh.futures import Future
 from taskmesh.mapping import MapRun
 from taskmesh.mapping import Source as Items
+from taskmesh.places import Place
 from taskmesh.wire import payload
 from taskmesh.wire.messages import decode
 from taskmesh.wire.payload import dump_each, dump_error

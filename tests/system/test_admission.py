@@ -138,7 +138,7 @@ def test_tasks_that_the_hub_does_not_take_fail_with_its_reason(tmp_path: Path) -
 
 def results_place(mesh: Mesh) -> Any:
     """Where the map's tasks of `double` are."""
-    return next(place for reference, place in mesh._places.values() if reference() is double)
+    return next(place for reference, place in mesh._places.known.values() if reference() is double)
 
 
 # ---- a hub that forgets while callers submit ------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from taskmesh import client as shell
-from taskmesh.client import Client, Place
+from taskmesh.client import Client
 from taskmesh.core import messages as m
 from taskmesh.core.access import NEVER
 from taskmesh.core.gathering import LINGER_S
 from taskmesh.core.session import CHUNK_TASKS
+from taskmesh.places import Place
 from taskmesh.wire.payload import dump_call
 from taskmesh.wire.stream import Stream
 
