@@ -15,16 +15,15 @@ import socket
 import sys
 import types
 from collections.abc import Callable
-from functools import partial
 from operator import length_hint
 from time import monotonic_ns, perf_counter
 from types import FrameType
 from typing import Any
 
 from taskmesh.core.chunk import unpack_sizes
-from taskmesh.errors import InitializerFailed, TaskInterrupted, TaskTimeout
-from taskmesh.task import TaskInfo, enter_runner, plain_function
-from taskmesh.wire.payload import describe, dump_error, loads, unpickling_error
+from taskmesh.errors import TaskInterrupted, TaskTimeout
+from taskmesh.task import TaskInfo, enter_runner
+from taskmesh.wire.payload import dump_error, loads, unpickling_error
 from taskmesh.wire.pipe import (
     BODY,
     CLAIM_BITS,
@@ -42,6 +41,7 @@ from taskmesh.wire.pipe import (
 
 from .blocks import Blocks
 from .cells import CLAIMED, FLUSH_SIGNAL, INTERRUPT_SIGNAL, LIMIT, SINCE, Cells
+from .functions import Functions
 from .results import Results
 from .tee import tee
 
@@ -68,10 +68,7 @@ class Runner:
         self._words = cells.words
         self._host = host
         self._frames = Frames()
-        self._bodies: dict[bytes, bytes] = {}
-        self._functions: dict[bytes, Callable[..., Any] | BaseException] = {}
-        self._initialised: dict[bytes, BaseException | None] = {}
-        self._assigned: dict[bytes, tuple[str, dict[str, Any]]] = {}  # initializer: module, and globals that it set
+        self._functions = Functions(host)
         self._leaf: tuple[tuple[int, int, int, int], Any] | None = None
         self._blocks = Blocks()
         self._blocks_of = (0, 0)  # session and spec: another function's items may be of any length
@@ -102,10 +99,9 @@ class Runner:
                 if kind == DOSE:
                     self._run(unpack_dose(body))
                 elif kind == BODY:
-                    self._bodies[body[:16]] = body[16:]
+                    self._functions.put(body[:16], body[16:])
                 elif kind == DROP:
-                    self._bodies.pop(body, None)
-                    self._functions.pop(body, None)
+                    self._functions.drop(body)
             self._results.flush()  # of very short items, which may wait for one another
 
     def _send(self, buffers: list[bytes | memoryview]) -> None:
@@ -197,65 +193,6 @@ class Runner:
             _forget_handler(error)
         self._results.error(dump_error(error, 1))
 
-    # ---- functions ------------------------------------------------------------------------------------------
-
-    def _function(self, dose: Dose) -> Callable[..., Any] | BaseException:
-        """The function of a dose, or why there is none: then every task of the dose fails with that."""
-        function = self._load(dose.digest, f"the function {dose.name}")
-        if dose.init and not isinstance(function, BaseException):
-            failure = self._initialise(dose.init)
-            if failure is not None:
-                return failure
-            self._share_globals(dose.init, function)
-        return function
-
-    def _load(self, digest: bytes, what: str) -> Callable[..., Any] | BaseException:
-        known = self._functions.get(digest)
-        if known is None:
-            try:
-                known = plain_function(loads(self._bodies[digest]))
-            except BaseException as error:
-                known = unpickling_error(error, what, self._host)
-                known.__cause__ = error
-                if isinstance(error, ModuleNotFoundError):
-                    return known  # it may be installed while we run
-            self._functions[digest] = known
-        return known
-
-    def _initialise(self, digest: bytes) -> BaseException | None:
-        if digest not in self._initialised:
-            failure: BaseException | None = None
-            initializer = self._load(digest, "the initializer")
-            try:
-                if isinstance(initializer, BaseException):
-                    raise initializer
-                initializer()
-                self._note_globals(digest, initializer)
-            except BaseException as error:
-                type_name, text = describe(error)
-                failure = InitializerFailed(f"the initializer raised {type_name} on {self._host}: {text}")
-                failure.__cause__ = error
-            self._initialised[digest] = failure
-        return self._initialised[digest]
-
-    def _note_globals(self, digest: bytes, initializer: Callable[..., Any]) -> None:
-        """Keep what an initializer has assigned to globals: see `_share_globals`."""
-        function = initializer.func if isinstance(initializer, partial) else initializer
-        code, scope = getattr(function, "__code__", None), getattr(function, "__globals__", {})
-        names = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"} if code else set()
-        self._assigned[digest] = (function.__module__, {name: scope[name] for name in names if name in scope})
-
-    def _share_globals(self, digest: bytes, function: Any) -> None:
-        """Let a function that travelled by value see the globals that the initializer of its mesh has set.
-
-        Such a function has globals of its own, filled with what it refers to; `global pool; pool = ...` in an
-        initializer would be for nothing otherwise. Functions of real modules share their globals anyway.
-        """
-        module, assigned = self._assigned[digest]
-        scope = getattr(function, "__globals__", None)
-        if assigned and scope is not None and function.__module__ == module:
-            scope.update(assigned)
-
     # ---- doses ----------------------------------------------------------------------------------------------
 
     def _run(self, dose: Dose) -> None:
@@ -266,7 +203,7 @@ class Runner:
             self._results.flush()  # who knows how long this takes
         self._dose = dose
         try:
-            function = self._function(dose)
+            function = self._functions.of(dose)
             # Only now: loading a function, and what it imports, says nothing of the next task.
             self._results.begin(dose.at, dose.name, blocks=in_blocks, largest=dose.largest)
             if isinstance(function, BaseException):
