@@ -3,6 +3,7 @@
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -39,6 +40,8 @@ Examples:
 
       Each process on a host of its own (network namespaces), whose cables are pulled as well.
 """
+
+SAY_EVERY_S = 10.0  # where there is no terminal for a bar
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -101,7 +104,7 @@ def chosen(text: str) -> tuple[str, ...]:
 
 
 def play(plan: Plan, title: str, netns: bool, keep: Path | None) -> Verdict:
-    """One run with a progress bar; its folder goes with it, unless it is to be kept."""
+    """One run with a progress bar, or lines in a log; its folder goes with it, unless it is to be kept."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with (
@@ -111,8 +114,18 @@ def play(plan: Plan, title: str, netns: bool, keep: Path | None) -> Verdict:
         folder = Path(scratch) if keep is None else keep.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "record").unlink(missing_ok=True)
-        bar = bars.add_task(title, total=plan.tasks)
-        return run(plan, folder, lambda done: bars.update(bar, completed=plan.tasks if done < 0 else done), netns)
+        bar = bars.add_task(title, total=plan.tasks, visible=console.is_terminal)
+        said_at = time.monotonic()
+
+        def progress(done: int) -> None:
+            nonlocal said_at
+            done = plan.tasks if done < 0 else done
+            bars.update(bar, completed=done)
+            if not console.is_terminal and time.monotonic() - said_at >= SAY_EVERY_S:
+                said_at = time.monotonic()
+                console.print(f"{title}: {done:,} of {plan.tasks:,} tasks done", highlight=False)
+
+        return run(plan, folder, progress, netns)
 
 
 def show(verdict: Verdict, calm: Verdict | None, plan: Plan) -> None:
