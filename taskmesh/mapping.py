@@ -1,8 +1,7 @@
 """`Mesh.map`: many calls as few messages, and their results in order, lazily.
 
-Items are pickled into leaves of up to 4,000 items or about 64 KiB, and leaves are gathered into chunks for a
-millisecond at the most, or three if items come fast. Nobody guesses a chunk size: the daemon hands ranges of items to
-its runners by measured time, even within a leaf. Outcomes are opened in the consumer's thread, when their turn comes.
+Items are pickled into leaves, and leaves are gathered into chunks, as `core.chunking` says. Outcomes are opened in the
+consumer's thread, when their turn comes.
 """
 
 from __future__ import annotations
@@ -17,18 +16,12 @@ from typing import Any, NamedTuple
 
 from .client import Client
 from .core import messages as m
+from .core.chunking import Chunking
 from .core.ranges import Ranges
 from .errors import PayloadError
 from .outcomes import contents, open_failure
 from .places import Place
 from .wire.payload import describe, dump, loads, unpickling_error
-
-LEAF_ITEMS = 4000  # no more than a runner may claim at once
-LEAF_BYTES = 64 * 1024
-CHUNK_BYTES = 112 * 1024  # and a leaf more: from 128 KiB on, malloc takes fresh pages from the system each time
-CHUNK_ITEMS = 65_536
-SLOW_S = 0.001  # send what there is when gathering has taken this long;
-FULL_S = 0.003  # or this long, when items are small and come fast
 
 
 class Source:
@@ -38,20 +31,16 @@ class Source:
     ----------
     iterables
         One or more; items are taken until the shortest ends.
-    leaf_items
-        How many items to put in a leaf at most.
-    fixed
-        Put exactly that many, however large they are (the user's `chunksize`).
+    chunking
+        How many items go in a leaf.
     name
         Of the function, for errors.
     """
 
-    def __init__(self, iterables: tuple[Iterable[Any], ...], leaf_items: int, fixed: bool, name: str) -> None:
+    def __init__(self, iterables: tuple[Iterable[Any], ...], chunking: Chunking, name: str) -> None:
         self._single = iter(iterables[0]) if len(iterables) == 1 else None
         self._rows = None if self._single is not None else zip(*iterables, strict=False)
-        self._most = leaf_items
-        self._fixed = fixed
-        self._size = leaf_items if fixed else min(16, leaf_items)
+        self.chunking = chunking
         self._name = name
         self.exhausted = False
 
@@ -63,7 +52,9 @@ class Source:
         PayloadError
             An item cannot be pickled.
         """
-        size = self._size if at_most is None else min(self._size, at_most)
+        size = self.chunking.leaf_items
+        if at_most is not None:
+            size = min(size, at_most)
         began = monotonic()
         content: Any
         if self._single is not None:
@@ -78,26 +69,14 @@ class Source:
             self.exhausted = True
             if not count:
                 return None
-        slow = monotonic() - began > SLOW_S
+        took_s = monotonic() - began
         try:
             data = dump(content)
         except Exception as error:
             type_name, text = describe(error)
             raise PayloadError(f"cannot pickle an item for {self._name}: {type_name}: {text}") from error
-        if not self._fixed:
-            self._adapt(count, len(data), slow)
+        self.chunking.pickled(count, len(data), took_s)
         return data, count
-
-    @property
-    def full(self) -> bool:
-        """Whether leaves have grown to their full size: items are small, and come fast."""
-        return self._size == LEAF_ITEMS
-
-    def _adapt(self, count: int, size: int, slow: bool) -> None:
-        """Leaves grow to their full size, unless the items are large or come slowly."""
-        fits = max(1, LEAF_BYTES * count // max(size, 1))
-        wanted = max(1, self._size // 2) if slow else self._size * 2
-        self._size = min(self._most, fits, wanted)
 
 
 class _Part(NamedTuple):
@@ -129,8 +108,6 @@ class MapRun:
         Where the calls go.
     source
         Where the items come from.
-    grain
-        See `Chunk.grain`.
     buffer
         How many items may be out at once beyond those given out; None: all of them.
     deadline
@@ -142,14 +119,12 @@ class MapRun:
         client: Client,
         place: Place,
         source: Source,
-        grain: int,
         buffer: int | None,
         deadline: float | None,
     ) -> None:
         self._client = client
         self._place = place
         self._source = source
-        self._grain = grain
         self._buffer = buffer
         self._deadline = deadline
         self._changed = threading.Condition(threading.Lock())
@@ -172,9 +147,10 @@ class MapRun:
         leaves: list[bytes] = []
         items: list[int] = []
         size = total = 0
-        until = monotonic() + (FULL_S if self._source.full else SLOW_S)
+        chunking = self._source.chunking
+        until = monotonic() + chunking.gather_s
         try:
-            while size < CHUNK_BYTES and total < CHUNK_ITEMS and not self._source.exhausted:
+            while not chunking.is_whole(total, size) and not self._source.exhausted:
                 room = None if self._buffer is None else self._buffer - self._out - total
                 if room is not None and room <= 0:
                     break
@@ -192,7 +168,7 @@ class MapRun:
                 self._send(leaves, items, total)
 
     def _send(self, leaves: list[bytes], items: list[int], total: int) -> None:
-        first, count = self._client.submit_items(self._place, leaves, items, self._grain, self)
+        first, count = self._client.submit_items(self._place, leaves, items, self._source.chunking.grain, self)
         with self._changed:
             chunk = _Chunk(first, count)
             self._chunks.append(chunk)

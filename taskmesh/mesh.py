@@ -25,7 +25,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .callables import pack_initializer, unwrap
-from .core.limits import LEAF_TASKS
 from .errors import HubUnreachable, NestedMeshError
 from .futures import Future
 from .launch import PrivateHub
@@ -254,18 +253,15 @@ class Mesh(concurrent.futures.Executor):
                 raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
         if not iterables:
             raise TypeError("map needs at least one iterable")
-        from .mapping import LEAF_ITEMS, MapRun, Source
+        from .core.chunking import Chunking
+        from .mapping import MapRun, Source
 
         assert self._client is not None
         plain = isinstance(fn, Task | types.FunctionType | types.BuiltinFunctionType | type)
         place = self._places.of(fn, fn) if plain else self._places.make(fn, fn)
-        chunksize = min(chunksize, LEAF_TASKS) if chunksize is not None else None
-        leaf_items = chunksize or LEAF_ITEMS
-        if buffersize is not None:
-            leaf_items = min(leaf_items, max(1, buffersize // (4 * self._max_workers)))
-        source = Source(iterables, leaf_items, chunksize is not None and buffersize is None, place.name)
+        source = Source(iterables, Chunking(chunksize, buffersize, self._max_workers), place.name)
         deadline = None if timeout is None else monotonic() + timeout
-        run = MapRun(self._client, place, source, chunksize or 1, buffersize, deadline)
+        run = MapRun(self._client, place, source, buffersize, deadline)
         try:
             run.feed()
         except BaseException:

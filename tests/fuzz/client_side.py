@@ -11,6 +11,7 @@ from unittest.mock import patch
 from taskmesh import mapping, outcomes
 from taskmesh.client import Client
 from taskmesh.core import messages as m
+from taskmesh.core.chunking import Chunking
 from taskmesh.core.link import Link
 from taskmesh.core.session import Session
 from taskmesh.errors import PeerProtocolError, TaskmeshError
@@ -104,7 +105,7 @@ def _play(source: Source, client: Client) -> None:
 
 
 def _mapped(client: Client, place: Place, count: int) -> tuple[MapRun, int]:
-    run = MapRun(client, place, Items((range(count),), 4, False, "f"), 1, None, deadline=0.0)
+    run = MapRun(client, place, Items((range(count),), Chunking(buffersize=16), "f"), None, deadline=0.0)
     run.feed()
     return run, count
 
