@@ -406,18 +406,25 @@ def test_a_block_that_a_runner_does_not_cut_is_looked_at_less_and_less_often() -
     assert gaps[-1] > 20 * gaps[0]
 
 
-def test_cancelled_items_of_a_block_that_was_cut_go_back_to_the_hub(one: PlanWorld) -> None:
+def a_block_that_is_revoked(one: PlanWorld, lo: int, hi: int, *, interrupt: bool) -> int:
+    """The hub wants some of 64 items back when they are claimed already."""
     start = one.warm_up(task_s=1e-6)
     one.dispatch(items(64))
     one.tick()
     one.hand(1, 0, 64)
-    one.happens(p.FromHub(m.Revoke(1, 8, 12, interrupt=True)))
+    one.happens(p.FromHub(m.Revoke(1, lo, hi, interrupt)))
     one.expect(p.Lower(1, start))
     one.tick(p.CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, start + 64))
-    one.expect_report(m.GiveBack(1, [], [(8, 12)]))
+    one.expect_report(m.GiveBack(1, [], [(lo, hi)]))
     one.tick()
+    return start
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_revoked_items_of_a_block_that_was_cut_go_back_to_the_hub(one: PlanWorld, interrupt: bool) -> None:
+    start = a_block_that_is_revoked(one, 8, 12, interrupt=interrupt)
     one.happens(p.Seen(1, start, start + 64, 0.0))
     one.expect(p.Flush(1))
     one.outcome(1, start, 2)
@@ -428,6 +435,30 @@ def test_cancelled_items_of_a_block_that_was_cut_go_back_to_the_hub(one: PlanWor
     one.tick()
     one.hand(1, 3, 8)
     one.hand(1, 12, 64)
+
+
+def test_revoked_items_go_back_to_the_hub_when_their_runner_dies_before_it_came_to_them(one: PlanWorld) -> None:
+    start = a_block_that_is_revoked(one, 0, 64, interrupt=False)
+    one.happens(p.RunnerGone(1, (start, start + 1), b""))
+    one.expect_report(m.Strike(1, 0, 1, b""))
+    one.expect_report(m.GiveBack(1, [(1, 64)], []))
+    assert one.plan.idle
+
+
+def test_a_block_is_taken_back_while_the_interrupted_item_of_it_does_not_end(one: PlanWorld) -> None:
+    start = a_block_that_is_revoked(one, 0, 1, interrupt=True)
+    one.happens(p.Seen(1, start, start + 64, 0.0))
+    one.expect(p.Interrupt(1, start, 2))
+    one.looks.clear()
+    one.tick(p.CLAIM_SETTLE_S)
+    assert one.looks == [1]
+    one.happens(p.Seen(1, start, start + 64, 0.0))  # it has not come to that yet
+    one.tick(2 * p.CLAIM_SETTLE_S)
+    assert one.looks == [1, 1]
+    one.happens(p.Seen(1, start, start + 1, 0.0))
+    assert one.plan.runners[1].tasks() == 1
+    one.tick(0.1)
+    assert one.looks == [1, 1], "there is nothing more to see"
 
 
 def test_what_is_not_worth_a_dose_of_its_own_is_not_split() -> None:

@@ -405,6 +405,44 @@ def test_an_interrupt_that_comes_while_the_runner_answers_another_signal_leaves_
     assert interrupted
 
 
+class Interrupted(list[int]):
+    """A column, and an interrupt that comes when its iterator is made: before the first item of the block has begun."""
+
+    daemon: Daemon
+
+    def __iter__(self) -> Iterator[int]:
+        self.daemon.runner.on_interrupt(0, sys._getframe())
+        return super().__iter__()
+
+
+def test_an_interrupt_that_comes_too_late_does_not_hit_the_next_item(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = Interrupted([2])
+    column.daemon = daemon
+    columns = daemon.runner._columns
+
+    def prepared(dose: pipe.Dose, *where: Any) -> Any:
+        found = columns(dose, *where)
+        return ([2], column) if dose.lo == 2 else found
+
+    monkeypatch.setattr(daemon.runner, "_columns", prepared)
+    daemon.cells.set_interrupt(1, 2)
+    digest, chunk = daemon.body(lambda a, b: a + b), of_items(([0, 1], [0, 1]), ([2], [2]))
+    daemon.hand(digest, chunk, 0, 2)
+    daemon.hand(digest, chunk, 2, 3)
+    assert daemon.results() == [0, 2, 4]
+
+
+def test_items_that_a_leaf_does_not_have_fail_and_no_others_run_in_their_place(daemon: Daemon) -> None:
+    short = of_items([0, 1, 2])
+    told = Chunk(0, 0, 5, short.sizes, pack_sizes([5]), 1, short.payload)
+    daemon.hand(daemon.body(lambda x: x), told, block=64)
+    said = daemon.results()
+    assert said[:3] == [0, 1, 2]
+    assert [type(x) for x in said[3:]] == [StopIteration, StopIteration]
+
+
 # ---- what a task knows of itself ------------------------------------------------------------------------------------
 
 

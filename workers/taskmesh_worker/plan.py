@@ -315,14 +315,15 @@ class Plan:
         for handed in runner.handed:
             for start, end, fate in fates(runner, handed, event.claimed):
                 lo, hi = handed.lo + start - handed.at, handed.lo + end - handed.at
-                again += self._after_death(runner, handed.piece._replace(lo=lo, hi=hi), fate, event.report)
+                if fate == AFTER:
+                    again += plan_recall.spared(self, runner, handed, lo, hi)
+                else:
+                    again += self._after_death(runner, handed.piece._replace(lo=lo, hi=hi), fate, event.report)
         plan_recall.put_back(self, again)
 
     def _after_death(self, runner: Runner, piece: Piece, fate: str, report: bytes) -> list[Piece]:
-        """What to run again of a piece that a runner held when it ended."""
+        """What to run again of a piece that a runner had claimed when it ended."""
         work, lo, hi = piece.work, piece.lo, piece.hi
-        if fate == AFTER:
-            return [piece]
         once = work.at_most_once or (fate == SUSPECT and hi == lo + 1)
         if work.wanted and (fate == DOOMED or once):
             if fate == DOOMED:

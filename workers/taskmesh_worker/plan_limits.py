@@ -77,6 +77,7 @@ class Limiter:
         if runner.doom is not None and runner.doom.position < at and not runner.ending:
             runner.doom = None  # it has ended by itself
         runner.cancels = [(max(lo, at), hi) for lo, hi in runner.cancels if hi > at]
+        runner.revoked = [(max(lo, at), hi) for lo, hi in runner.revoked if hi > at]
         self._arm(runner, now)
         if self._limits.max_tasks and runner.ran >= self._limits.max_tasks:
             self.retire(runner, now)
@@ -140,10 +141,14 @@ class Limiter:
 
     def on_seen(self, runner: Runner, seen: Seen, now: float) -> None:
         """A runner's claim: interrupt what runs, ask for what has ended, or look again when there may be more."""
-        if runner.doom is not None or runner.ending or not runner.handed:
+        if runner.ending or not runner.handed:
             return
         head = runner.handed[0]
         running = max(seen.lo, head.at)
+        if runner.doom is not None:
+            if seen.end > running + 1:
+                self._look_again(runner, now)  # an interrupt cuts a block as well
+            return
         if seen.end <= running:
             self._look_again(runner, now)  # it has not come to it yet: it may be importing
             return
@@ -207,7 +212,7 @@ class Limiter:
     def _interrupt(
         self, runner: Runner, position: int, kind: str, grace_s: float, about: dict[str, Any], now: float
     ) -> None:
-        runner.look_at = NEVER
+        runner.look_at, runner.look_gap_s = now + CLAIM_SETTLE_S, CLAIM_SETTLE_S
         runner.doom = Doom(position, kind, grace_s, now + grace_s / 4, now + grace_s, about)
         self._act(Interrupt(runner.number, position, CODES[kind]))
         self._recall(runner, now)

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from taskmesh.core import messages as m
-from taskmesh.core.ranges import Ranges, count, overlap, within, without
+from taskmesh.core.ranges import Ranges, add, count, overlap, within, without
 
 from . import plan_doses
 from .plan_events import Claimed, Lower
@@ -52,7 +52,6 @@ def on_claimed(plan: Plan, event: Claimed, now: float) -> None:
 def take_back(plan: Plan, runner: Runner, start: int, end: int, by_claim: bool = False) -> None:
     """Positions `[start, end)` are not going to be run by this runner: they are ours again.
 
-    What was to be interrupted, because it was cancelled, goes back to the hub, which ends it.
     `by_claim`: it did not say so itself, which does not do for tasks that may start at most once.
     """
     kept: deque[Handed] = deque()
@@ -63,9 +62,7 @@ def take_back(plan: Plan, runner: Runner, start: int, end: int, by_claim: bool =
             kept.append(handed)
             continue
         lo, hi = handed.lo + a - handed.at, handed.lo + b - handed.at
-        cancelled = [(handed.lo + p - handed.at, handed.lo + q - handed.at) for p, q in runner.cancels]
-        again += [handed.piece._replace(lo=p, hi=q) for p, q in without([(lo, hi)], cancelled)]
-        give_back(plan, handed.piece.work, within([(lo, hi)], cancelled))
+        again += spared(plan, runner, handed, lo, hi)
         if handed.at < a:
             kept.append(Handed(handed.at, handed.piece, handed.lo, lo, handed.price_s))
         if b < handed.end:
@@ -73,6 +70,16 @@ def take_back(plan: Plan, runner: Runner, start: int, end: int, by_claim: bool =
     runner.handed = kept
     put_back(plan, again)
     answer_revokes(plan)
+
+
+def spared(plan: Plan, runner: Runner, handed: Handed, lo: int, hi: int) -> list[Piece]:
+    """What was handed to a runner and has not started: what the hub wanted back goes there, the rest is queued again.
+
+    It was told that its runner had claimed that; but the block was cut, or the runner has died before it came to it.
+    """
+    revoked = [(handed.lo + p - handed.at, handed.lo + q - handed.at) for p, q in runner.revoked]
+    give_back(plan, handed.piece.work, within([(lo, hi)], revoked))
+    return [handed.piece._replace(lo=p, hi=q) for p, q in without([(lo, hi)], revoked)]
 
 
 def put_back(plan: Plan, pieces: list[Piece]) -> None:
@@ -105,14 +112,12 @@ def answer_revokes(plan: Plan) -> None:
             give_back(plan, work, returned)
             continue  # a claim is about to be read, or the runner's word to be heard
         revoked = plan._revokes.pop(fence)
-        kept = [
-            part
-            for r in holders
-            for h in r.handed
-            if h.piece.work is work
-            for lo, hi in revoked
-            for part in overlap([(h.lo, h.hi)], lo, hi)
-        ]
+        kept: Ranges = []
+        for runner, handed in [(r, h) for r in holders for h in r.handed if h.piece.work is work]:
+            parts = within([(handed.lo, handed.hi)], revoked)
+            for lo, hi in parts:
+                runner.revoked = add(runner.revoked, handed.at + lo - handed.lo, handed.at + hi - handed.lo)
+            kept += parts
         give_back(plan, work, returned, kept)
 
 

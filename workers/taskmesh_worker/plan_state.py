@@ -86,7 +86,8 @@ class Runner:
     us what became of its tasks: a tail that was taken back is still in its pipe until it says that it skipped it.
     `certain`: its claim was read after its limit was lowered, so what is left in `handed` has started.
     `retiring`: it gets nothing new and is ended when it is empty; `ending`: it was killed, or told to end (by
-    `end_at`). `cancels`: positions that are to be interrupted; `doom`: the one that was. `ran`: how many tasks it has
+    `end_at`). `cancels`: positions that are to be interrupted; `doom`: the one that was. `revoked`: positions that it
+    had claimed when the hub wanted them back; those that do not start after all go there. `ran`: how many tasks it has
     reported.
     """
 
@@ -105,6 +106,7 @@ class Runner:
     end_at: float = NEVER
     doom: Doom | None = None
     cancels: Ranges = field(default_factory=list)
+    revoked: Ranges = field(default_factory=list)
     look_at: float = NEVER
     look_gap_s: float = 0.0
     sample_at: float = NEVER

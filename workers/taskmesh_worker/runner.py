@@ -132,8 +132,9 @@ class Runner:
             return
         self._flush_early()
         position, reason = self._cells.interrupt()
-        if position == self._raised or position != dose.at + self._current_offset() - dose.lo:
-            return
+        running = dose.at + self._current_offset() - dose.lo
+        if position != running or position == self._raised or position < self._cells.claimed()[0]:
+            return  # the last: none of this block runs yet, and the one before it has ended
         self._raised = position
         info = self._current()
         assert info is not None
@@ -347,7 +348,7 @@ class Runner:
                 return offset
             self._offset = end  # earlier, if the block is cut
             block = columns
-            if end - offset < len(columns[0]):
+            if offset > base or end - base < len(columns[0]):
                 block = tuple([column[offset - base : end - base] for column in columns])
             first = self._iterator = iter(block[0])
             values = self._values = results.run_of(dose.name)
@@ -359,7 +360,7 @@ class Runner:
             except BaseException as raised:
                 error = raised
             took_s = perf_counter() - began
-            self._iterator, end = None, self._offset
+            self._iterator, self._values, end = None, [], self._offset
             results.added(values, self._sent)
             ended = len(values) - before
             blocks.ran(min(ended + 1, end - offset), took_s)
