@@ -49,8 +49,7 @@ def fail(error: BaseException) -> NoReturn:
 def hold(directory: str, name: str) -> str:
     """Say that it has started, then wait until it is let go."""
     path = Path(directory)
-    with open(path / f"{name}.started", "a") as file:
-        file.write(f"{os.getpid()}\n")
+    _started(path / f"{name}.started")
     while not (path / f"{name}.go").exists():
         time.sleep(0.005)
     return name
@@ -58,9 +57,22 @@ def hold(directory: str, name: str) -> str:
 
 def note(directory: str, name: str) -> str:
     """Append a line to a file, so that every start is counted."""
-    with open(Path(directory) / f"{name}.started", "a") as file:
-        file.write(f"{os.getpid()}\n")
+    _started(Path(directory) / f"{name}.started")
     return name
+
+
+def _started(path: Path) -> None:
+    """Append this process to a file, which is never there without a whole line in it."""
+    line = f"{os.getpid()}\n"
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(line)
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        with open(path, "a") as file:
+            file.write(line)
+    finally:
+        new.unlink()
 
 
 def tally(path: str, n: int, seconds: float = 0.0) -> int:
