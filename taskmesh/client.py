@@ -174,26 +174,29 @@ class Client:
     def submit(self, place: Place, leaf: bytes) -> Future[Any]:
         """One more call; sends when the time has come (see `core.session`)."""
         spec, size = place.spec, len(leaf)
-        if size >= LARGE_CALL or spec.open is None:  # once for a chunk is enough, unless the call is large
+        begins = spec.open is None
+        if size >= LARGE_CALL or begins:  # once for a chunk is enough, unless the call is large
             self._require_room(spec, size)
         with self.lock:
             if self.error is not None or self._closing:
                 self._require_open()
             chunk = spec.open
-            if chunk is None or chunk.frozen:
-                if chunk is not None:
+            if chunk is not None or begins:
+                if chunk is None or chunk.frozen:
+                    if chunk is not None:
+                        self._seal(spec)
+                    chunk = self.session.open_chunk(spec)
+                calls = chunk.calls
+                future: Future[Any] = Future(place, chunk, len(calls))
+                calls.append((leaf, future))
+                chunk.size += size
+                if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
                     self._seal(spec)
-                chunk = self.session.open_chunk(spec)
-            calls = chunk.calls
-            future: Future[Any] = Future(place, chunk, len(calls))
-            calls.append((leaf, future))
-            chunk.size += size
-            if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
-                self._seal(spec)
-                self._collector.burst(self._gathering.sent_at)
-            elif len(calls) == 1 or self._gathering.due == NEVER:  # the latter if another call was interrupted here
-                self._gather(spec)
-        return future
+                    self._collector.burst(self._gathering.sent_at)
+                elif len(calls) == 1 or self._gathering.due == NEVER:  # the latter if another call was interrupted here
+                    self._gather(spec)
+                return future
+        return self.submit(place, leaf)  # another thread has just sent the chunk: there has to be room for a new one
 
     def _gather(self, spec: Spec) -> None:
         """A call that may have to wait for company. If it goes at once the receive thread is not woken for it."""

@@ -129,3 +129,33 @@ def test_after_a_call_that_was_interrupted_the_next_one_sees_to_it_that_both_go(
     gatherer.now += 2 * LINGER_S
     gatherer.round()
     assert gatherer.sent == [1, 2]
+
+
+class SendsFirst:
+    """The session's lock, with another thread that sends the open chunk just before the caller has it."""
+
+    def __init__(self, gatherer: Gatherer) -> None:
+        self._gatherer = gatherer
+        self._lock = gatherer.client.lock
+        self.times = 1
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self.times:
+            self.times -= 1
+            self._gatherer.client._seal(self._gatherer.place.spec)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_each_chunk_has_room_also_if_the_one_before_it_was_sent_meanwhile(
+    gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(gatherer.client, "_require_room", lambda spec, size: asked.append(len(gatherer.sent)))
+    gatherer.submit(2)
+    assert (gatherer.sent, asked) == ([1], [0, 1])
+    monkeypatch.setattr(gatherer.client, "lock", SendsFirst(gatherer))
+    gatherer.submit()
+    assert (gatherer.sent, asked) == ([1, 1], [0, 1, 2])
