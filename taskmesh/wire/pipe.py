@@ -40,7 +40,7 @@ Buffers = list[bytes | memoryview]
 class Dose(NamedTuple):
     """Tasks handed to a runner: offsets `[lo, hi)` of `chunk`, at positions from `at` on.
 
-    `block` is how many tasks may be claimed at once: 1, or more where they are known to be very short. `timeout_s`:
+    `block` is how many tasks may be claimed at once at most: 1, or more where they seem to be tiny. `timeout_s`:
     how long each may run, 0 for ever. `singly`: what has ended is reported before the next task is claimed. `largest`:
     how many bytes results that are reported together may have.
     """

@@ -5,7 +5,8 @@ waits at least 1 ms, and reads `claimed`. One of the two therefore sees the othe
 store takes to leave a processor's buffer. (Dekker's argument, with time in place of a fence.)
 
 `claimed` is `end << 12 | length`, so that one store also says where the claim begins: length is at most 4,095. All
-words are aligned, so that loads and stores are single instructions.
+words are aligned, so that loads and stores are single instructions. A claim may be shortened, to the item that runs:
+who has read the longer one believed that more had started than had.
 
 Before it claims a task that has a timeout, the runner writes `since`, the time; the daemon reads the two the other way
 round, so a time that it reads is never too early. `interrupt` is `end << 2 | reason`: the task that the daemon wants

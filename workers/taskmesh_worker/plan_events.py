@@ -133,7 +133,7 @@ class Look(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """Ask a runner to report what has ended, although a task runs."""
+    """Ask a runner to report what has ended, although a task runs, and to give up the rest of a block behind it."""
 
     runner: int
 

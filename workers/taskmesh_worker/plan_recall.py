@@ -75,7 +75,7 @@ def take_back(plan: Plan, runner: Runner, start: int, end: int, by_claim: bool =
 def spared(plan: Plan, runner: Runner, handed: Handed, lo: int, hi: int) -> list[Piece]:
     """What was handed to a runner and has not started: what the hub wanted back goes there, the rest is queued again.
 
-    It was told that its runner had claimed that; but the block was cut, or the runner has died before it came to it.
+    The hub was told that a runner had claimed that; but the block was cut, or the runner died before it came to it.
     """
     revoked = [(handed.lo + p - handed.at, handed.lo + q - handed.at) for p, q in runner.revoked]
     give_back(plan, handed.piece.work, within([(lo, hi)], revoked))

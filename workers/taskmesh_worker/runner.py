@@ -144,7 +144,7 @@ class Runner:
         raise TaskInterrupted(f"{what} was cancelled")
 
     def on_flush(self, number: int, frame: FrameType | None) -> None:
-        """A task takes long while others, which have ended before it, wait to be reported."""
+        """A task takes long while others wait: before it, to be reported; behind it, in its block, to be run."""
         if self._called_from(frame) is not None:
             self._flush_early()
 
