@@ -8,75 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from itertools import islice
 from time import monotonic
 from typing import Any, NamedTuple
 
 from .client import Client
 from .core import messages as m
-from .core.chunking import Chunking
 from .core.ranges import Ranges
-from .errors import PayloadError
 from .outcomes import contents, open_failure
 from .places import Place
-from .wire.payload import describe, dump, loads, unpickling_error
-
-
-class Source:
-    """Where a map's items come from: leaves and their numbers of items, until there are no more.
-
-    Parameters
-    ----------
-    iterables
-        One or more; items are taken until the shortest ends.
-    chunking
-        How many items go in a leaf.
-    name
-        Of the function, for errors.
-    """
-
-    def __init__(self, iterables: tuple[Iterable[Any], ...], chunking: Chunking, name: str) -> None:
-        self._single = iter(iterables[0]) if len(iterables) == 1 else None
-        self._rows = None if self._single is not None else zip(*iterables, strict=False)
-        self.chunking = chunking
-        self._name = name
-        self.exhausted = False
-
-    def leaf(self, at_most: int | None = None) -> tuple[bytes, int] | None:
-        """The next leaf, of at most so many items; None when there are no more items.
-
-        Raises
-        ------
-        PayloadError
-            An item cannot be pickled.
-        """
-        size = self.chunking.leaf_items
-        if at_most is not None:
-            size = min(size, at_most)
-        began = monotonic()
-        content: Any
-        if self._single is not None:
-            content = list(islice(self._single, size))
-            count = len(content)
-        else:
-            assert self._rows is not None
-            rows = list(islice(self._rows, size))
-            count = len(rows)
-            content = tuple(map(list, zip(*rows, strict=True)))
-        if count < size:
-            self.exhausted = True
-            if not count:
-                return None
-        took_s = monotonic() - began
-        try:
-            data = dump(content)
-        except Exception as error:
-            type_name, text = describe(error)
-            raise PayloadError(f"cannot pickle an item for {self._name}: {type_name}: {text}") from error
-        self.chunking.pickled(count, len(data), took_s)
-        return data, count
+from .source import Source
+from .wire.payload import loads, unpickling_error
 
 
 class _Part(NamedTuple):

@@ -254,7 +254,8 @@ class Mesh(concurrent.futures.Executor):
         if not iterables:
             raise TypeError("map needs at least one iterable")
         from .core.chunking import Chunking
-        from .mapping import MapRun, Source
+        from .mapping import MapRun
+        from .source import Source
 
         assert self._client is not None
         plain = isinstance(fn, Task | types.FunctionType | types.BuiltinFunctionType | type)

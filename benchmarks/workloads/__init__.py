@@ -19,6 +19,7 @@ WORKLOADS: dict[str, Workload] = {
         w1_calls.W1M,
         w2_latency.W2,
         w3_map.W3,
+        w3_map.W3L,
         w6_makespan.W6,
         w7_startup.W7,
         w8_killed_worker.W8,

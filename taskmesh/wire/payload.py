@@ -3,8 +3,8 @@
 `pickle` where it suffices, `cloudpickle` where it does not. `pickle` stores what lives in `__main__` by a name that
 no other process has, so a payload in which `__main__` occurs is pickled again by cloudpickle, which sends it by value.
 
-A leaf of a call is a pickled tuple of arguments, or a list `[args, kwargs]`; a leaf of items is a pickled list (one
-iterable) or a tuple of lists (several, one column each).
+A leaf of a call is a pickled tuple of arguments, or a list `[args, kwargs]`; a leaf of items is a pickled list or range
+(one iterable), or a tuple of those (several, one column each).
 """
 
 from __future__ import annotations

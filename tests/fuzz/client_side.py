@@ -17,8 +17,8 @@ from taskmesh.core.session import Session
 from taskmesh.errors import PeerProtocolError, TaskmeshError
 from taskmesh.futures import Future
 from taskmesh.mapping import MapRun
-from taskmesh.mapping import Source as Items
 from taskmesh.places import Place
+from taskmesh.source import Source as Items
 from taskmesh.wire import payload
 from taskmesh.wire.messages import decode
 from taskmesh.wire.payload import dump_each, dump_error

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,7 +54,8 @@ def test_a_task_that_kills_its_runner_fails_after_three_deaths(
     assert [future.result(15) for future in innocent] == [0.001] * 100
 
 
-def test_only_the_item_that_kills_is_blamed_in_a_map(own: Mesh) -> None:
+@pytest.mark.parametrize("items", [range(100), list(range(100))], ids=["range", "list"])
+def test_only_the_item_that_kills_is_blamed_in_a_map(own: Mesh, items: Iterable[int]) -> None:
     def some(n: int) -> int:
         if n == 50:
             os._exit(9)
@@ -62,7 +63,7 @@ def test_only_the_item_that_kills_is_blamed_in_a_map(own: Mesh) -> None:
 
     got: list[Any] = []
     with pytest.raises(WorkerLost, match="code 9"):
-        until_it_raises(own.map(some, range(100)), got)
+        until_it_raises(own.map(some, items), got)
     assert got == list(range(50))
     assert list(own.map(double, range(100))) == [2 * n for n in range(100)]
 

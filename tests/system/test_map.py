@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,20 @@ from taskmesh import Mesh, PayloadError
 from .processes import until, until_it_raises
 from .tasks import BreaksWhenLoaded, BreaksWhenPickled, add, double, hold, note, sleep
 
+Items = Callable[[int], Iterable[int]]
+kinds = pytest.mark.parametrize("items", [range, lambda n: list(range(n))], ids=["range", "list"])
 
-def test_results_come_in_order(mesh: Mesh) -> None:
-    assert list(mesh.map(double, range(50_000))) == [2 * n for n in range(50_000)]
+
+@kinds
+def test_results_come_in_order(mesh: Mesh, items: Items) -> None:
+    assert list(mesh.map(double, items(50_000))) == [2 * n for n in range(50_000)]
 
 
+@kinds
 @pytest.mark.parametrize("size", [1, 2, 7, 256, 1000])
-def test_chunksize_changes_nothing_in_the_results(mesh: Mesh, size: int) -> None:
-    assert list(mesh.map(double, range(1001), chunksize=size)) == [2 * n for n in range(1001)]
-    assert list(mesh.map(double, range(101), chunksize=size, buffersize=size)) == [2 * n for n in range(101)]
+def test_chunksize_changes_nothing_in_the_results(mesh: Mesh, items: Items, size: int) -> None:
+    assert list(mesh.map(double, items(1001), chunksize=size)) == [2 * n for n in range(1001)]
+    assert list(mesh.map(double, items(101), chunksize=size, buffersize=size)) == [2 * n for n in range(101)]
 
 
 def test_each_runner_has_a_share_of_chunksize_at_the_same_time(tmp_path: Path) -> None:
@@ -44,6 +49,8 @@ def test_each_runner_has_a_share_of_chunksize_at_the_same_time(tmp_path: Path) -
 
 def test_several_iterables_end_with_the_shortest(mesh: Mesh) -> None:
     assert list(mesh.map(add, [1, 2, 3], (10, 20), itertools.count())) == [11, 23]
+    assert list(mesh.map(add, range(10**30, 10**31), [1, 2, 3])) == [10**30 + 1, 10**30 + 3, 10**30 + 5]
+    assert list(mesh.map(add, iter([5, 6]), range(0, 9, 3))) == [5, 9]
     assert list(mesh.map(double, [])) == []
     assert list(mesh.map(add, [1], [])) == []
 
@@ -93,14 +100,15 @@ def test_the_timeout_counts_from_the_call(mesh: Mesh) -> None:
         next(results)
 
 
-def test_an_exception_comes_in_its_place(mesh: Mesh) -> None:
+@kinds
+def test_an_exception_comes_in_its_place(mesh: Mesh, items: Items) -> None:
     def some(n: int) -> int:
         if n == 300:
             raise KeyError(n)
         return n
 
     got: list[Any] = []
-    results = mesh.map(some, range(1000))
+    results = mesh.map(some, items(1000))
     with pytest.raises(KeyError, match="300"):
         until_it_raises(results, got)
     assert got == list(range(300))
@@ -185,7 +193,8 @@ def test_generators_and_locks_of_the_caller_are_not_held_while_waiting(mesh: Mes
     assert sums == [2 * sum(range(2000))] * 2
 
 
-def test_long_items_among_very_short_ones_are_shared_out(mesh: Mesh) -> None:
+@kinds
+def test_long_items_among_very_short_ones_are_shared_out(mesh: Mesh, items: Items) -> None:
     first_long = 3000
 
     def run(x: int) -> int:
@@ -194,7 +203,7 @@ def test_long_items_among_very_short_ones_are_shared_out(mesh: Mesh) -> None:
         sleep(0.02)
         return os.getpid()
 
-    pids = list(mesh.map(run, range(first_long + 80)))[first_long:]
+    pids = list(mesh.map(run, items(first_long + 80)))[first_long:]
     shares = [pids.count(pid) for pid in set(pids)]
     assert len(shares) == 2, "one runner had claimed them all"
     assert min(shares) >= 20

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import length_hint
 from time import monotonic_ns, perf_counter
 from types import FrameType
@@ -46,6 +46,7 @@ from .results import Results
 from .tee import tee
 
 READ_BYTES = 256 * 1024
+Columns = tuple[Sequence[Any], ...]  # arguments of a leaf, by iterable
 TIMEOUT, CANCELLED = 1, 2  # why the daemon interrupts a task
 
 
@@ -304,15 +305,15 @@ class Runner:
             self._results.error(blob)
         return hi
 
-    def _columns(self, dose: Dose, base: int, leaf: memoryview, share: float) -> tuple[list[Any], ...] | BaseException:
-        """The unpickled leaf, one list for each iterable; the last one is kept, as its other items often follow.
+    def _columns(self, dose: Dose, base: int, leaf: memoryview, share: float) -> Columns | BaseException:
+        """The unpickled leaf, one column for each iterable; the last one is kept, as its other items often follow.
 
         Of the time for it, the dose pays for its `share` of the leaf's items: or the first task of an unknown
         function would look as long as all the others' arguments take to unpickle.
         """
         key = (dose.session, dose.spec, dose.chunk.first, base)
         if self._leaf is not None and self._leaf[0] == key:
-            columns: tuple[list[Any], ...] = self._leaf[1]
+            columns: Columns = self._leaf[1]
             return columns
         began = perf_counter()
         try:
@@ -330,7 +331,7 @@ class Runner:
         self,
         dose: Dose,
         function: Callable[..., Any],
-        columns: tuple[list[Any], ...],
+        columns: Columns,
         base: int,
         lo: int,
         hi: int,

@@ -1,0 +1,98 @@
+"""Where a map's items come from: iterables, taken in step, a leaf at a time.
+
+Pickled as columns, one for each iterable. A `range` is cut and stays a range, of some forty bytes: its numbers are made
+where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from time import monotonic
+from typing import Any
+
+from .core.chunking import Chunking
+from .errors import PayloadError
+from .wire.payload import describe, dump
+
+
+class Columns:
+    """The arguments of a map by columns, until the shortest ends.
+
+    Of what is no range, no more is taken than `zip` takes: it may be the same iterator twice, or wait for somebody.
+
+    Parameters
+    ----------
+    iterables
+        One or more.
+    """
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
+        others = [iterable for iterable in iterables if type(iterable) is not range]
+        self._ranges = {at: iterable for at, iterable in enumerate(iterables) if type(iterable) is range}
+        self._single = iter(others[0]) if len(others) == 1 else None
+        self._rows = zip(*others, strict=False) if len(others) > 1 else None
+
+    def take(self, size: int) -> list[Sequence[Any]]:
+        """The next items of each, equally many: `size`, or fewer when one of the iterables ends."""
+        for whole in self._ranges.values():
+            size = len(whole[:size])
+        columns: list[Sequence[Any]] = []
+        if self._single is not None:
+            columns.append(list(islice(self._single, size)))
+            size = len(columns[0])
+        elif self._rows is not None:
+            rows = list(islice(self._rows, size))
+            columns += map(list, zip(*rows, strict=True))
+            size = len(rows)
+        for at, whole in self._ranges.items():
+            columns.insert(at, whole[:size])
+            self._ranges[at] = whole[size:]
+        return columns if size else []
+
+
+class Source:
+    """Leaves and their numbers of items, until there are no more. Attribute `exhausted`: whether that is known.
+
+    Parameters
+    ----------
+    iterables
+        One or more; items are taken until the shortest ends.
+    chunking
+        How many items go in a leaf.
+    name
+        Of the function, for errors.
+    """
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...], chunking: Chunking, name: str) -> None:
+        self._columns = Columns(iterables)
+        self.chunking = chunking
+        self._name = name
+        self.exhausted = False
+
+    def leaf(self, at_most: int | None = None) -> tuple[bytes, int] | None:
+        """The next leaf, of at most so many items; None when there are no more items.
+
+        Raises
+        ------
+        PayloadError
+            An item cannot be pickled.
+        """
+        size = self.chunking.leaf_items
+        if at_most is not None:
+            size = min(size, at_most)
+        began = monotonic()
+        columns = self._columns.take(size)
+        count = len(columns[0]) if columns else 0
+        if count < size:
+            self.exhausted = True
+            if not count:
+                return None
+        took_s = monotonic() - began
+        try:
+            data = dump(columns[0] if len(columns) == 1 else tuple(columns))
+        except Exception as error:
+            type_name, text = describe(error)
+            raise PayloadError(f"cannot pickle an item for {self._name}: {type_name}: {text}") from error
+        self.chunking.pickled(count, len(data), took_s)
+        return data, count
