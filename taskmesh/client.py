@@ -174,29 +174,30 @@ class Client:
     def submit(self, place: Place, leaf: bytes) -> Future[Any]:
         """One more call; sends when the time has come (see `core.session`)."""
         spec, size = place.spec, len(leaf)
-        begins = spec.open is None
-        if size >= LARGE_CALL or begins:  # once for a chunk is enough, unless the call is large
-            self._require_room(spec, size)
-        with self.lock:
-            if self.error is not None or self._closing:
-                self._require_open()
-            chunk = spec.open
-            if chunk is not None or begins:
-                if chunk is None or chunk.frozen:
-                    if chunk is not None:
-                        self._seal(spec)
-                    chunk = self.session.open_chunk(spec)
-                calls = chunk.calls
-                future: Future[Any] = Future(place, chunk, len(calls))
-                calls.append((leaf, future))
-                chunk.size += size
-                if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
+        if size >= LARGE_CALL:
+            self._require_fit(size, f"the arguments of {spec.name}")
+        while True:
+            with self.lock:
+                if self.error is not None or self._closing:
+                    self._require_open()
+                chunk = spec.open
+                if chunk is not None and chunk.frozen:  # its sender was interrupted
                     self._seal(spec)
-                    self._collector.burst(self._gathering.sent_at)
-                elif len(calls) == 1 or self._gathering.due == NEVER:  # the latter if another call was interrupted here
-                    self._gather(spec)
-                return future
-        return self.submit(place, leaf)  # another thread has just sent the chunk: there has to be room for a new one
+                    chunk = None
+                if (chunk is not None and size < LARGE_CALL) or self._has_room(size + WEIGHT):
+                    if chunk is None:
+                        chunk = self.session.open_chunk(spec)
+                    calls = chunk.calls
+                    future: Future[Any] = Future(place, chunk, len(calls))
+                    calls.append((leaf, future))
+                    chunk.size += size
+                    if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
+                        self._seal(spec)
+                        self._collector.burst(self._gathering.sent_at)
+                    elif len(calls) == 1 or self._gathering.due == NEVER:  # the latter if one was interrupted here
+                        self._gather(spec)
+                    return future
+            self._wait_for_room(size + WEIGHT)
 
     def _gather(self, spec: Spec) -> None:
         """A call that may have to wait for company. If it goes at once the receive thread is not woken for it."""
@@ -212,24 +213,25 @@ class Client:
         """A chunk of map leaves; returns number of its first task, and how many."""
         size = sum(map(len, leaves)) + WEIGHT * len(leaves)
         self._require_fit(size, f"the items of {place.name}")
-        if self.session.weight + size > self.window.size:
+        while True:
+            with self.lock:
+                self._require_open()
+                if self._has_room(size):
+                    self._seal(place.spec)
+                    submit = self.session.add_items(place.spec, leaves, items, grain, owner)
+                    self._send_unsent()
+                    return submit.chunk.first, submit.chunk.count
             self._wait_for_room(size)
-        with self.lock:
-            self._require_open()
-            self._seal(place.spec)
-            submit = self.session.add_items(place.spec, leaves, items, grain, owner)
-            self._send_unsent()
-            return submit.chunk.first, submit.chunk.count
 
-    def _require_room(self, spec: Spec, size: int) -> None:
-        """Before a call: it is not too large, and there is room for it in the window."""
-        self._require_fit(size, f"the arguments of {spec.name}")
-        if self.session.weight + size > self.window.size - WEIGHT:
-            self._wait_for_room(size + WEIGHT)
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes may be added now. Asked under the lock: it holds until they are.
+
+        What a callback submits is let through: its thread brings what the others wait for.
+        """
+        return self.window.fits(size) or self.in_receive_thread()
 
     def _wait_for_room(self, size: int) -> None:
-        """What a callback submits is let through: its thread brings what the others wait for."""
-        if not self.in_receive_thread() and not self._over():
+        if not self._over():
             self.flush_all()  # what is still being gathered is not weighed yet
             self.window.wait(size)
 

@@ -60,8 +60,13 @@ class Window:
         self._waiting = 0
         self._changed = threading.Condition()
 
+    def fits(self, more: int) -> bool:
+        """Whether there is room for `more` bytes."""
+        weight = self._weight()
+        return weight + more <= self.size or not weight
+
     def wait(self, more: int) -> None:
-        """Return when there is room for `more` bytes, or when the session is over.
+        """Return when there is room for `more` bytes, or when the session is over. Another caller may then be faster.
 
         Raises
         ------

@@ -52,7 +52,6 @@ class SimulatedRunner:
         self._block_lo = 0  # where it began,
         self._since = 0.0  # and since when that task runs
         self._blocks = Blocks()
-        self._blocks_of = (0, 0)
         self._results: list[PipeOutcome] = []
         self._flushed_at = 0.0
         self._scheduled = 0  # which of the steps that were planned counts
@@ -105,8 +104,7 @@ class SimulatedRunner:
         if isinstance(what, Dose):
             assert what.digest in self._bodies, "a dose before its function"
             assert what.chunk.base <= what.lo < what.hi <= what.chunk.end
-            if (what.session, what.spec) != self._blocks_of:
-                self._blocks, self._blocks_of = Blocks(), (what.session, what.spec)
+            self._blocks.begin(what.session, what.spec)
             if min(what.block, self._blocks.size) == 1:
                 self._flush()
             self._dose, self._item, self._until = what, what.lo, what.lo

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from taskmesh import WindowFull
 from taskmesh import client as shell
 from taskmesh.client import Client
 from taskmesh.core import messages as m
 from taskmesh.core.access import NEVER
 from taskmesh.core.gathering import LINGER_S
-from taskmesh.core.session import CHUNK_TASKS
+from taskmesh.core.ranges import Ranges
+from taskmesh.core.session import CHUNK_BYTES, CHUNK_TASKS, WEIGHT
 from taskmesh.places import Place
+from taskmesh.window import Window
 from taskmesh.wire.payload import dump_call
 from taskmesh.wire.stream import Stream
 
 CALL = dump_call((1,), {}, "f")
+DEADLINE_S = 20.0
 
 
 class Gatherer:
@@ -131,6 +137,16 @@ def test_after_a_call_that_was_interrupted_the_next_one_sees_to_it_that_both_go(
     assert gatherer.sent == [1, 2]
 
 
+class Nobody:
+    """Whoever mapped does not look."""
+
+    def deliver(self, outcome: m.Outcome, fresh: Ranges) -> None: ...
+
+    def refuse(self, first: int, left: Ranges, error: BaseException) -> None: ...
+
+    def fail(self, error: BaseException) -> None: ...
+
+
 class SendsFirst:
     """The session's lock, with another thread that sends the open chunk just before the caller has it."""
 
@@ -153,9 +169,55 @@ def test_each_chunk_has_room_also_if_the_one_before_it_was_sent_meanwhile(
     gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(gatherer.client, "_require_room", lambda spec, size: asked.append(len(gatherer.sent)))
+
+    def has_room(size: int) -> bool:
+        asked.append(len(gatherer.sent))
+        return True
+
+    monkeypatch.setattr(gatherer.client, "_has_room", has_room)
     gatherer.submit(2)
     assert (gatherer.sent, asked) == ([1], [0, 1])
     monkeypatch.setattr(gatherer.client, "lock", SendsFirst(gatherer))
     gatherer.submit()
     assert (gatherer.sent, asked) == ([1, 1], [0, 1, 2])
+
+
+class Meeting:
+    """The session's lock; whoever takes it for the first time waits for the others that are about to."""
+
+    def __init__(self, gatherer: Gatherer, threads: int) -> None:
+        self._lock = gatherer.client.lock
+        self._others = threading.Barrier(threads)
+        self._own = threading.local()
+
+    def __enter__(self) -> None:
+        if not hasattr(self._own, "met"):
+            self._own.met = self._others.wait(DEADLINE_S)
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("how", ["calls", "items"])
+def test_what_threads_submit_at_once_does_not_exceed_the_window(
+    gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    threads, large, client = 4, b"x" * CHUNK_BYTES, gatherer.client
+    client.window = Window(2 * (len(large) + WEIGHT), 0.05, lambda: client.session.weight, lambda: False)
+    monkeypatch.setattr(client, "lock", Meeting(gatherer, threads))
+
+    def submit() -> str:
+        try:
+            if how == "calls":
+                client.submit(gatherer.place, large)
+            else:
+                client.submit_items(gatherer.place, [large], [3], 1, Nobody())
+        except WindowFull:
+            return "waits"
+        return "goes"
+
+    with ThreadPoolExecutor(threads) as pool:
+        told = [future.result(DEADLINE_S) for future in [pool.submit(submit) for _ in range(threads)]]
+    assert client.session.weight <= client.window.size
+    assert sorted(told) == ["goes", "goes", "waits", "waits"]

@@ -32,6 +32,19 @@ def test_one_block_that_takes_longer_begins_again_from_a_single_item() -> None:
     assert sizes(1e-7, 1e-7, BELOW_S, 1e-7, 0.02) == [1, 2, 4, 1, 2, 1]
 
 
+def test_another_function_begins_again_from_a_single_item() -> None:
+    blocks = Blocks()
+    blocks.begin(7, 1)
+    blocks.ran(1, 1e-7)
+    blocks.begin(7, 1)
+    assert blocks.size == 2
+    blocks.begin(7, 2)
+    assert blocks.size == 1
+    blocks.ran(1, 1e-7)
+    blocks.begin(8, 2)
+    assert blocks.size == 1
+
+
 def test_items_whose_time_cannot_be_measured_are_very_short() -> None:
     assert sizes(0.0, 0.0, 0.0) == [1, 2, 4, 8]
 

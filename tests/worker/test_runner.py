@@ -73,7 +73,7 @@ class Daemon:
         """The next dose: offsets `[lo, hi)` of a chunk; at once in blocks if it is `known` that they are very short."""
         end = chunk.end if hi is None else hi
         if block > 1 and known:
-            self.runner._blocks_of = (0xAB, 4)
+            self.runner._blocks.begin(0xAB, 4)
             self.runner._blocks.size = block
         dose = pipe.Dose(self.at, 0xAB, 4, 2, lo, end, block, "f", digest, init, chunk.cut(lo, end))
         self.at += end - lo

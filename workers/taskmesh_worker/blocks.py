@@ -15,16 +15,23 @@ BELOW_S = 1e-6
 
 
 class Blocks:
-    """The block sizes of one function's items. Attribute `size`: how many to claim next.
+    """The block sizes of a runner. Attribute `size`: how many items to claim next.
 
     Doubles with each block whose items were very short, as far as `BLOCK_S` of work. After a block that was not so, the
     next item is claimed alone: where one is long, its neighbours may be.
     """
 
-    __slots__ = ("size",)
+    __slots__ = ("_function", "size")
 
     def __init__(self) -> None:
         self.size = 1
+        self._function = (0, 0)
+
+    def begin(self, session: int, spec: int) -> None:
+        """A dose of this function: if it is another one than before, its items may be of any length."""
+        if self._function != (session, spec):
+            self._function = (session, spec)
+            self.size = 1
 
     def ran(self, items: int, seconds: float) -> None:
         """A block of `items` took so many seconds in the function."""

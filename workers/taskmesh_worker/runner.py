@@ -72,7 +72,6 @@ class Runner:
         self._functions = Functions(host)
         self._leaf: tuple[tuple[int, int, int, int], Any] | None = None
         self._blocks = Blocks()
-        self._blocks_of = (0, 0)  # session and spec: another function's items may be of any length
         self._results = Results(self._send)
         self._dose: Dose | None = None
         self._offset = 0  # of the task, or of the end of the block, that runs
@@ -198,8 +197,7 @@ class Runner:
     # ---- doses ----------------------------------------------------------------------------------------------
 
     def _run(self, dose: Dose) -> None:
-        if (dose.session, dose.spec) != self._blocks_of:
-            self._blocks, self._blocks_of = Blocks(), (dose.session, dose.spec)
+        self._blocks.begin(dose.session, dose.spec)
         in_blocks = dose.block > 1 and self._blocks.size > 1
         if not in_blocks:
             self._results.flush()  # who knows how long this takes
