@@ -1,4 +1,4 @@
-"""The arguments of a map, as leaves: what `zip` gives, no more taken than it takes, and ranges that stay ranges."""
+"""The arguments of a map, as leaves: what `zip` gives, and no more taken than it takes; lists and ranges are cut."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def rows_of(source: Source) -> list[tuple[Any, ...]]:
     return [row for columns in columns_of(source) for row in zip(*columns, strict=True)]
 
 
-@given(st.lists(RANGES | LISTS, min_size=1, max_size=4), st.none() | st.integers(1, 40))
+@given(st.lists(RANGES | LISTS | LISTS.map(tuple), min_size=1, max_size=4), st.none() | st.integers(1, 40))
 def test_rows_are_those_of_zip(iterables: list[Iterable[int]], chunksize: int | None) -> None:
     expected = list(zip(*iterables, strict=False))
     assert rows_of(Source(tuple(iterables), Chunking(chunksize), "f")) == expected
 
 
-@given(st.lists(RANGES | LISTS, min_size=1, max_size=4))
-def test_no_more_is_taken_than_zip_takes(contents: list[Iterable[int]]) -> None:
-    ours, theirs = ([it if isinstance(it, range) else Counted(it) for it in contents] for _ in range(2))
+@given(st.lists(RANGES | LISTS, min_size=1, max_size=4), st.integers(0, 3))
+def test_no_more_is_taken_than_zip_takes(contents: list[Iterable[int]], cut: int) -> None:
+    ours, theirs = (contents[:cut] + [Counted(content) for content in contents[cut:]] for _ in range(2))
     rows_of(Source(tuple(ours), Chunking(), "f"))
     for _ in zip(*theirs, strict=False):
         pass
@@ -90,6 +90,16 @@ def test_a_range_may_be_longer_than_len_can_say() -> None:
     source = Source((range(start, start * 2),), Chunking(), "f")
     found = [column[0] for (column,) in islice(columns_of(source), 3)]
     assert found == [start, start + 16, start + 48]
+
+
+def test_a_list_may_grow_while_its_items_are_taken() -> None:
+    items = list(range(20))
+    found: list[int] = []
+    for (column,) in columns_of(Source((items,), Chunking(), "f"), at_most=10):
+        found += column
+        if len(items) < 25:
+            items += [20, 21, 22, 23, 24]
+    assert found == list(range(25))
 
 
 def test_leaves_are_no_longer_than_asked() -> None:
