@@ -90,10 +90,9 @@ class MapRun:
         leaves: list[bytes] = []
         items: list[int] = []
         size = total = 0
-        chunking = self._source.chunking
-        until = monotonic() + chunking.gather_s
+        chunking, began = self._source.chunking, monotonic()
         try:
-            while not chunking.is_whole(total, size) and not self._source.exhausted:
+            while not self._source.exhausted and not chunking.is_whole(total, size, monotonic() - began):
                 room = None if self._buffer is None else self._buffer - self._out - total
                 if room is not None and room <= 0:
                     break
@@ -104,8 +103,6 @@ class MapRun:
                 items.append(leaf[1])
                 size += len(leaf[0])
                 total += leaf[1]
-                if monotonic() > until or not self._out:
-                    break  # the first leaf goes alone: while the next ones are pickled, the function is being measured
         finally:
             if leaves:
                 self._send(leaves, items, total)

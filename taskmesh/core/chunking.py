@@ -46,7 +46,7 @@ class Chunking:
         How many tasks are likely to run at once.
     """
 
-    __slots__ = ("_fixed", "_most", "grain", "leaf_items")
+    __slots__ = ("_fixed", "_leaves", "_most", "grain", "leaf_items")
 
     def __init__(self, chunksize: int | None = None, buffersize: int | None = None, workers: int = 1) -> None:
         self.grain = 1 if chunksize is None else min(chunksize, LEAF_TASKS)
@@ -55,22 +55,23 @@ class Chunking:
             self._most = min(self._most, max(1, buffersize // (LEAVES_EACH * workers)))
         self._fixed = chunksize is not None and buffersize is None
         self.leaf_items = self._most if self._fixed else min(FIRST_ITEMS, self._most)
+        self._leaves = 0
 
     def pickled(self, items: int, size: int, took_s: float) -> None:
         """A leaf of `items` came to `size` bytes, and it took `took_s` seconds to get the items.
 
         Leaves double up to their full size, unless the items are large or come slowly.
         """
+        self._leaves += 1
         if not self._fixed:
             fits = max(1, LEAF_BYTES * items // max(size, 1))
             wanted = max(1, self.leaf_items // 2) if took_s > SLOW_S else self.leaf_items * 2
             self.leaf_items = min(self._most, fits, wanted)
 
-    @property
-    def gather_s(self) -> float:
-        """Seconds in which to gather leaves for the next chunk."""
-        return FULL_S if self.leaf_items == LEAF_ITEMS else SLOW_S
+    def is_whole(self, items: int, size: int, seconds: float) -> bool:
+        """Whether a chunk of so many items and bytes, gathered for so many seconds, takes no more leaves.
 
-    def is_whole(self, items: int, size: int) -> bool:
-        """Whether a chunk of so many items and bytes takes no more leaves."""
-        return items >= CHUNK_ITEMS or size >= CHUNK_BYTES
+        The first leaf of a map goes alone: while the next ones are pickled, the function is being measured.
+        """
+        gather_s = FULL_S if self.leaf_items == LEAF_ITEMS else SLOW_S
+        return items > 0 and (self._leaves == 1 or items >= CHUNK_ITEMS or size >= CHUNK_BYTES or seconds > gather_s)

@@ -52,16 +52,30 @@ def test_each_worker_has_several_leaves_of_what_may_be_out() -> None:
 
 def test_chunks_of_full_leaves_are_gathered_for_longer() -> None:
     chunking = Chunking()
-    assert chunking.gather_s == SLOW_S
+    grown(chunking, leaves=2)
+    assert not chunking.is_whole(1, 1, SLOW_S)
+    assert chunking.is_whole(1, 1, SLOW_S * 1.1)
     grown(chunking)
-    assert chunking.gather_s == FULL_S
+    assert not chunking.is_whole(1, 1, FULL_S)
+    assert chunking.is_whole(1, 1, FULL_S * 1.1)
 
 
-def test_a_chunk_is_whole_by_its_items_or_by_its_bytes() -> None:
+def test_a_chunk_is_whole_by_its_items_or_by_its_bytes_but_never_empty() -> None:
     chunking = Chunking()
-    assert not chunking.is_whole(CHUNK_ITEMS - 1, CHUNK_BYTES - 1)
-    assert chunking.is_whole(CHUNK_ITEMS, 1)
-    assert chunking.is_whole(1, CHUNK_BYTES)
+    grown(chunking, leaves=2)
+    assert not chunking.is_whole(CHUNK_ITEMS - 1, CHUNK_BYTES - 1, 0.0)
+    assert chunking.is_whole(CHUNK_ITEMS, 1, 0.0)
+    assert chunking.is_whole(1, CHUNK_BYTES, 0.0)
+    assert not chunking.is_whole(0, 0, 1.0)
+
+
+def test_the_first_leaf_of_a_map_goes_alone() -> None:
+    chunking = Chunking()
+    assert not chunking.is_whole(0, 0, 0.0)
+    grown(chunking, leaves=1)
+    assert chunking.is_whole(16, 48, 0.0)
+    grown(chunking, leaves=1)
+    assert not chunking.is_whole(32, 96, 0.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.floats(0, 100)), max_size=40))
