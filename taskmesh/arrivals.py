@@ -56,15 +56,15 @@ class Arrivals:
             delivery = self._session.outcome(outcome)
         if delivery is None:
             return
-        sent, spec = delivery.chunk, delivery.spec
+        spec, sent, fresh = delivery
         if sent.owner is not None:
-            sent.owner.deliver(outcome, delivery.fresh)
+            sent.owner.deliver(outcome, fresh)
         elif outcome.form == m.Form.CANCELLED:
             for future in sent.waiters[outcome.lo : outcome.hi]:
                 settle_cancelled(future)
         else:
             settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
-        self._ended(spec, outcome.first, delivery.fresh)
+        self._ended(spec, outcome.first, fresh)
 
     def rejected(self, message: m.Rejected) -> None:
         """The hub did not take a chunk."""

@@ -163,7 +163,7 @@ class Client:
         self._require_fit(len(body), f"the function {name}")
         with self.lock:
             self._require_open()
-            spec, _ = self.session.define(name, body, digest, init, priority, limits)
+            spec = self.session.define(name, body, digest, init, priority, limits)
             self._send_unsent()
         return Place(self, spec)
 
@@ -218,9 +218,9 @@ class Client:
                 self._require_open()
                 if self._has_room(size):
                     self._seal(place.spec)
-                    submit = self.session.add_items(place.spec, leaves, items, grain, owner)
+                    chunk = self.session.add_items(place.spec, leaves, items, grain, owner)
                     self._send_unsent()
-                    return submit.chunk.first, submit.chunk.count
+                    return chunk.first, chunk.count
             self._wait_for_room(size)
 
     def _has_room(self, size: int) -> bool:
@@ -294,12 +294,13 @@ class Client:
         if stream is None:
             raise HubUnreachable(f"not joined to {self.control}")
         unsent = self.session.unsent
+        if unsent or messages:
+            self._gathering.sent_at = monotonic()
         while unsent:  # by a caller that was stopped
             stream.send(unsent[0])
             unsent.popleft()
         for message in messages:
             stream.send(message)
-        self._gathering.sent_at = monotonic()
         self.membership.pump(self._loop.now())
 
     def _send_unsent(self) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
@@ -30,6 +31,15 @@ PENDING, RUNNING, FINISHED = "PENDING", "RUNNING", "FINISHED"
 CANCELLED, CANCELLED_AND_NOTIFIED = "CANCELLED", "CANCELLED_AND_NOTIFIED"
 
 _STATE = threading.RLock()
+
+
+def _after_fork() -> None:
+    """The parent's lock may have been held by a thread that this process does not have."""
+    global _STATE
+    _STATE = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 _FINAL = frozenset({FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED})
 
 

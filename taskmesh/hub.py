@@ -212,6 +212,7 @@ class Hub:
             if isinstance(action, a.Admit):
                 self._local[register.instance] = member
                 return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__, LARGEST)
+            self.perform(action, now)
         return m.Refused("a stale registration")
 
     def receive_local(self, instance: int, message: m.LinkMessage) -> None:

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -70,6 +71,7 @@ class PrivateHub:
         self._life = -1
         self._ready = -1
         self._closed = False
+        self._lock = threading.Lock()  # one thread revives the hub while another closes the mesh
         try:
             self._start()
         except BaseException:
@@ -112,10 +114,10 @@ class PrivateHub:
         MeshStartError
             It ended instead, or took too long.
         """
-        readable, _, _ = select.select([self._ready], [], [], START_TIMEOUT_S)
-        said = os.read(self._ready, 1) if readable else b""
-        os.close(self._ready)
-        self._ready = -1
+        ready = self._take("_ready")
+        readable, _, _ = select.select([ready], [], [], START_TIMEOUT_S)
+        said = os.read(ready, 1) if readable else b""
+        os.close(ready)
         if said:
             return
         assert self._process is not None
@@ -136,27 +138,40 @@ class PrivateHub:
         MeshStartError
             It dies again and again.
         """
-        if self._closed or self._process is None or self._process.poll() is None:
-            return
-        now = time.monotonic()
-        self._deaths = [t for t in self._deaths if now - t < 60.0] + [now]
-        if len(self._deaths) > RESTARTS_PER_MINUTE:
-            raise MeshStartError(
-                f"the private mesh died {len(self._deaths)} times within a minute, the last time with exit code "
-                f"{self._process.returncode}; not starting it again"
-            )
-        os.close(self._life)
-        self._start()
+        with self._lock:
+            if self._closed or self._process is None or self._process.poll() is None:
+                return
+            now = time.monotonic()
+            self._deaths = [t for t in self._deaths if now - t < 60.0] + [now]
+            if len(self._deaths) > RESTARTS_PER_MINUTE:
+                raise MeshStartError(
+                    f"the private mesh died {len(self._deaths)} times within a minute, the last time with exit code "
+                    f"{self._process.returncode}; not starting it again"
+                )
+            os.close(self._take("_life"))
+            self._start()
         self.wait_ready()
+
+    def _take(self, name: str) -> int:
+        """A descriptor, for whoever closes it: its number may soon be another file's."""
+        fd: int = getattr(self, name)
+        setattr(self, name, -1)
+        return fd
+
+    def _close_pipes(self) -> None:
+        for name in ("_life", "_ready"):
+            fd = self._take(name)
+            if fd >= 0:
+                with contextlib.suppress(OSError):  # in a fork, whose parent may have been in the middle of it
+                    os.close(fd)
 
     def close(self) -> None:
         """End the hub and everything below it, and remove its directory. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        for fd in (self._life, self._ready):
-            if fd >= 0:
-                os.close(fd)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._close_pipes()
         if self._process is not None:
             try:
                 self._process.wait(END_TIMEOUT_S)
@@ -168,9 +183,6 @@ class PrivateHub:
     def abandon(self) -> None:
         """In a fork: the hub belongs to the parent, so let go of its life-line without ending it."""
         self._closed = True
-        for fd in (self._life, self._ready):
-            if fd >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+        self._close_pipes()
         if self._process is not None:
             self._process.returncode = 0  # not our child: never wait for it, never warn about it

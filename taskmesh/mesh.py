@@ -263,14 +263,13 @@ class Mesh(concurrent.futures.Executor):
         source = Source(iterables, Chunking(chunksize, buffersize, self._max_workers), place.name)
         deadline = None if timeout is None else monotonic() + timeout
         run = MapRun(self._client, place, source, buffersize, deadline)
+        if not plain:  # as long as the run can still send, or something of it is out
+            weakref.finalize(run, self._client.retire, place).atexit = False
         try:
             run.feed()
         except BaseException:
             self._client.cancel_owner(run)
             raise
-        finally:
-            if not plain:
-                self._client.retire(place)
         return chain.from_iterable(_keep(run.batches(), fn))
 
     def cancel(self, futures: Future[Any] | Iterable[Future[Any]], *, interrupt: bool = False) -> int:
@@ -318,21 +317,27 @@ class Mesh(concurrent.futures.Executor):
             Return when everything has ended. Otherwise that happens in the background.
         cancel_futures
             Cancel what has not started.
+
+        Raises
+        ------
+        RuntimeError
+            With `wait`, in a callback of one of this mesh's futures: it would wait for itself.
         """
         client = self._client
         if wait and client is not None and client.in_receive_thread():
             raise RuntimeError("a callback cannot wait for the end of its own mesh; use shutdown(wait=False)")
-        with self._shutdown_lock:
-            if self._closed or client is None:
-                return
-            if cancel_futures:
-                client.cancel_all()
-            if not wait:
-                client.stop_taking()
-                threading.Thread(target=self.shutdown, name="taskmesh-shutdown").start()
-                return
-            client.wait_settled()
-            self._close()
+        if self._closed or client is None:
+            return
+        if cancel_futures:
+            client.cancel_all()
+        if not wait:
+            client.stop_taking()
+            threading.Thread(target=self.shutdown, name="taskmesh-shutdown").start()
+            return
+        with self._shutdown_lock:  # among those who wait: whoever does not is not held up by them
+            if not self._closed:
+                client.wait_settled()
+                self._close()
 
     def _close(self) -> None:
         self._closed = True

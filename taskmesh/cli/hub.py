@@ -15,11 +15,11 @@ import typer
 
 from ..core.quota import DEFAULT, Quotas
 from ..core.sessions import SESSION_GRACE_S
-from ..errors import AddressError, StoreError
+from ..errors import AddressError, KeysError, StoreError
 from ..sizes import show_size
 from ..store import default_store_url, open_store, store_path
 from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
-from .exits import CommandError, ExitCode
+from .exits import CommandError, ExitCode, code_of
 from .guard import HUB_RISK, private_directory, warn_insecure
 from .keys import keyring, publish
 from .logs import plural, set_up
@@ -287,9 +287,9 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
         hub = Hub(config, context, loop)
         if ring is not None:
             publish(hub, ring, setup.reached_by)
-    except (AddressError, StoreError) as error:
+    except (AddressError, KeysError, StoreError) as error:
         context.destroy(linger=0)
-        code = ExitCode.STORE if isinstance(error, StoreError) else ExitCode.ADDRESS
+        code = ExitCode.ADDRESS if isinstance(error, AddressError) else code_of(error)
         raise CommandError(code, str(error)) from None
     cost = "and what is left runs when a hub is started here again" if stored else "and what is left is not run"
     stopper = Stopper(loop, HubService(hub, loop, stored), cost)

@@ -95,7 +95,10 @@ class Persist(NamedTuple):
 
 
 class Admit(NamedTuple):
-    """Open a lane for this registration and welcome the peer; `resume`: its link goes on."""
+    """Open a lane for this registration and welcome the peer; `resume`: its link goes on.
+
+    What a `Joined` is answered by, as `Refuse` and `Again` are: it comes after all other actions.
+    """
 
     instance: int
     epoch: int

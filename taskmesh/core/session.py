@@ -100,14 +100,10 @@ class ClientSpec(Generic[W]):
 
 
 class Delivery(NamedTuple, Generic[W]):
-    """Outcome of offsets `[lo, hi)` of a chunk. `fresh` says which of them had not ended before."""
+    """Whose outcome it was, and which of the offsets that it speaks of had not ended before."""
 
     spec: ClientSpec[W]
-    chunk: SentChunk[W]
-    lo: int
-    hi: int
-    form: int
-    blob: bytes
+    sent: SentChunk[W]
     fresh: Ranges
 
 
@@ -134,15 +130,14 @@ class Session(Generic[W]):
         init: tuple[bytes, bytes] | None,
         priority: int,
         limits: m.Limits = m.NO_LIMITS,
-    ) -> tuple[ClientSpec[W], list[m.LinkMessage]]:
-        """A new spec, and the messages that tell the hub of it. `init` is digest and body of the initializer."""
+    ) -> ClientSpec[W]:
+        """A new spec; what tells the hub of it waits in `unsent`. `init` is digest and body of the initializer."""
         self._numbers += 1
         spec: ClientSpec[W] = ClientSpec(self._numbers, name, digest, *(init or (b"", b"")), priority, body, limits)
-        messages = self._introduce(spec)
-        self.unsent.extend(messages)
+        self.unsent.extend(self._introduce(spec))
         self.specs[spec.number] = spec
         self._count_bodies(spec)
-        return spec, messages
+        return spec
 
     def _introduce(self, spec: ClientSpec[W]) -> list[m.LinkMessage]:
         messages: list[m.LinkMessage] = [
@@ -173,11 +168,16 @@ class Session(Generic[W]):
                     del self._bodies_sent[digest]
         return [m.Retire(spec.number)]
 
+    def _require_known(self, spec: ClientSpec[W]) -> None:
+        if self.specs.get(spec.number) is not spec:
+            raise LocalProtocolError(f"a call of {spec.name}, spec {spec.number}, which the hub was told to forget")
+
     # ---- filling --------------------------------------------------------------------------------------------
 
     def open_chunk(self, spec: ClientSpec[W]) -> OpenChunk[W]:
         """The chunk that the next call of `spec` goes into."""
         if spec.open is None:
+            self._require_known(spec)
             self.filling.add(spec)
             spec.open = OpenChunk(spec.next)
         return spec.open
@@ -212,33 +212,33 @@ class Session(Generic[W]):
 
     def add_items(
         self, spec: ClientSpec[W], leaves: list[bytes], items: list[int], grain: int, owner: MapOwner
-    ) -> m.Submit:
-        """A chunk of map leaves, `items[i]` tasks in `leaves[i]`; the caller has sealed the spec and records it."""
+    ) -> Chunk:
+        """A chunk of map leaves, `items[i]` tasks in `leaves[i]`, of a spec that was sealed; it waits in `unsent`."""
+        self._require_known(spec)
         chunk = Chunk(
             spec.next, 0, sum(items), pack_sizes([len(leaf) for leaf in leaves]), pack_sizes(items), grain,
             b"".join(leaves),
         )  # fmt: skip
         spec.next += chunk.count
-        submit = m.Submit(spec.number, chunk)
         fixed = len(chunk.payload) + WEIGHT * len(leaves)
-        self.unsent.append(submit)
+        self.unsent.append(m.Submit(spec.number, chunk))
         self._keep(spec, SentChunk(chunk, [], owner, [(0, chunk.count)], fixed, 0))
-        return submit
+        return chunk
 
     # ---- settling -------------------------------------------------------------------------------------------
 
     def outcome(self, outcome: m.Outcome) -> Delivery[W] | None:
         """Book an outcome. None: nobody waits for it any more."""
         spec = self.specs.get(outcome.spec)
-        chunk = spec.sent.get(outcome.first) if spec else None
-        if spec is None or chunk is None or outcome.hi > chunk.chunk.count:
+        sent = spec.sent.get(outcome.first) if spec else None
+        if spec is None or sent is None or outcome.hi > sent.chunk.count:
             return None
         self._seen(spec, outcome.first)
-        fresh = overlap(chunk.left, outcome.lo, outcome.hi)
+        fresh = overlap(sent.left, outcome.lo, outcome.hi)
         if not fresh:
             return None
-        self._settle(spec, chunk, fresh)
-        return Delivery(spec, chunk, outcome.lo, outcome.hi, outcome.form, outcome.blob, fresh)
+        self._settle(spec, sent, fresh)
+        return Delivery(spec, sent, fresh)
 
     def _seen(self, spec: ClientSpec[W], first: int) -> None:
         """The hub speaks of a chunk, so it has it: if the caller was stopped before `sealed`, that is made up for."""

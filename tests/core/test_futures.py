@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import pickle
 import threading
 import weakref
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from taskmesh import futures
 from taskmesh import waiting as f
 from taskmesh.core.session import OpenChunk
 from taskmesh.futures import Future, settle_cancelled, settle_error, settle_values
@@ -355,6 +357,23 @@ def test_threads_that_settle_and_wait_at_once_lose_nothing(make: Make) -> None:
     for thread, _ in [*waiters, *settlers]:
         thread.join(LONG)
     assert [results for _, results in waiters] == [[600]] * 4
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_need_not_wait_for_what_the_parent_was_settling() -> None:
+    ended: list[int] = []
+
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if futures._STATE.acquire(timeout=5) else 1)
+        ended.append(os.waitpid(child, 0)[1])
+
+    with futures._STATE:  # as the receive thread does
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join(20)
+    assert ended == [0]
 
 
 def test_gather_keeps_the_shape(make: Make) -> None:

@@ -22,8 +22,14 @@ def session() -> Session[str]:
 
 
 def define(session: Session[str], digest: bytes = D) -> ClientSpec[str]:
-    spec, _ = session.define("f", b"body", digest, None, 0)
-    return spec
+    return session.define("f", b"body", digest, None, 0)
+
+
+def unsent(session: Session[str]) -> list[m.LinkMessage]:
+    """What is to be sent, and is then."""
+    messages = list(session.unsent)
+    session.unsent.clear()
+    return messages
 
 
 def sealed(session: Session[str], spec: ClientSpec[str], *waiters: str) -> m.Submit:
@@ -42,17 +48,28 @@ def ok(first: int, lo: int, hi: int, spec: int = 1) -> m.Outcome:
 
 
 def test_a_function_is_introduced_with_its_body_once(session: Session[str]) -> None:
-    _, messages = session.define("f", b"body", D, (b"i" * 16, b"init"), 3)
-    assert messages == [m.Spec(1, "f", D, b"i" * 16, 3), m.Body(D, b"body"), m.Body(b"i" * 16, b"init")]
-    _, messages = session.define("g", b"body", D, None, 0)
-    assert messages == [m.Spec(2, "g", D, b"", 0)]
+    session.define("f", b"body", D, (b"i" * 16, b"init"), 3)
+    assert unsent(session) == [m.Spec(1, "f", D, b"i" * 16, 3), m.Body(D, b"body"), m.Body(b"i" * 16, b"init")]
+    session.define("g", b"body", D, None, 0)
+    assert unsent(session) == [m.Spec(2, "g", D, b"", 0)]
 
 
 def test_a_body_is_sent_again_after_its_last_function_was_retired(session: Session[str]) -> None:
     spec = define(session)
     assert session.retire(spec) == [m.Retire(1)]
-    _, messages = session.define("f", b"body", D, None, 0)
-    assert m.Body(D, b"body") in messages
+    unsent(session)
+    define(session)
+    assert m.Body(D, b"body") in unsent(session)
+
+
+def test_nothing_is_called_of_a_spec_that_was_retired(session: Session[str]) -> None:
+    spec = define(session)
+    session.retire(spec)
+    with pytest.raises(LocalProtocolError, match="spec 1, which the hub was told to forget"):
+        session.open_chunk(spec)
+    with pytest.raises(LocalProtocolError):
+        session.add_items(spec, [b"x"], [1], 1, NOBODY)
+    session.check()
 
 
 def test_calls_are_numbered_in_order_over_chunks(session: Session[str]) -> None:
@@ -60,7 +77,7 @@ def test_calls_are_numbered_in_order_over_chunks(session: Session[str]) -> None:
     first, second = sealed(session, spec, "a", "bc"), sealed(session, spec, "d")
     assert (first.chunk.first, first.chunk.count, first.chunk.payload) == (0, 2, b"abc")
     assert (second.chunk.first, second.chunk.count) == (2, 1)
-    assert session.add_items(spec, [b"xyz"], [3], 1, NOBODY).chunk.first == 3
+    assert session.add_items(spec, [b"xyz"], [3], 1, NOBODY).first == 3
     assert session.unsettled == 6
 
 
@@ -81,7 +98,7 @@ def test_an_outcome_is_delivered_to_whom_it_is_new(session: Session[str]) -> Non
     second = session.outcome(ok(0, 0, 3))
     assert second is not None
     assert second.fresh == [(0, 1), (2, 3)]
-    assert second.chunk.waiters == ["a", "b", "c"]
+    assert second.sent.waiters == ["a", "b", "c"]
     assert session.outcome(ok(0, 0, 3)) is None
     assert session.unsettled == 0
 

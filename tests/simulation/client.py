@@ -71,7 +71,7 @@ class SimulatedClient:
 
     def define(self, body: bytes, priority: int, limits: m.Limits) -> ClientSpec[Ticket]:
         """A function, by a body that also makes its digest."""
-        spec, _ = self.session.define("f", body, digest_of(body), None, priority, limits)
+        spec = self.session.define("f", body, digest_of(body), None, priority, limits)
         self._send_unsent()
         self.specs.append(spec)
         if limits.at_most_once:
@@ -176,15 +176,15 @@ class SimulatedClient:
         delivery = self.session.outcome(outcome)
         if delivery is None:
             return
-        first = delivery.chunk.chunk.first
-        if delivery.form <= m.Form.ERROR and delivery.blob != names(range(first + delivery.lo, first + delivery.hi)):
-            raise Violation(f"{self.name} got somebody else's result for {first + delivery.lo}")
-        tickets = _tickets(delivery.chunk)
+        first, lo, hi = outcome.first, outcome.lo, outcome.hi
+        if outcome.form <= m.Form.ERROR and outcome.blob != names(range(first + lo, first + hi)):
+            raise Violation(f"{self.name} got somebody else's result for {first + lo}")
+        tickets = _tickets(delivery.sent)
         if self.process.world.trace is not None:
             self._note(outcome)
         for offset in _each(delivery.fresh):
-            tickets[offset].ended.append(m.Form(delivery.form).name)
-            if delivery.form == m.Form.CANCELLED and not tickets[offset].interrupted:
+            tickets[offset].ended.append(m.Form(outcome.form).name)
+            if outcome.form == m.Form.CANCELLED and not tickets[offset].interrupted:
                 self.book.cancelled.append((self.instance, outcome.spec, first + offset))
 
     def _note(self, outcome: m.Outcome) -> None:

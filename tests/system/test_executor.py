@@ -65,6 +65,24 @@ def test_shutdown_that_cancels(tmp_path: Path) -> None:
     assert all(future.done() for future in waiting)
 
 
+def test_whoever_does_not_wait_for_the_end_is_not_held_up_by_those_who_do(tmp_path: Path) -> None:
+    mesh = Mesh(workers=1)
+    held = mesh.submit(hold, str(tmp_path), "held")
+    until((tmp_path / "held.started").exists, "it runs")
+    waiting = [mesh.submit(note, str(tmp_path), "waiting") for _ in range(100)]
+    held.add_done_callback(lambda _: mesh.shutdown(wait=False))
+    ends = threading.Thread(target=mesh.shutdown)
+    ends.start()
+    until(mesh._shutdown_lock.locked, "it waits")
+    mesh.shutdown(wait=False, cancel_futures=True)
+    until(lambda: all(future.cancelled() for future in waiting), "what has not started is cancelled")
+    assert ends.is_alive()
+    (tmp_path / "held.go").touch()
+    ends.join(20)
+    assert not ends.is_alive()
+    assert held.result() == "held"
+
+
 def test_an_exception_in_the_block_still_ends_the_mesh() -> None:
     futures = []
 

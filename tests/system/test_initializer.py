@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from taskmesh import Mesh
 from tests.system.processes import run
 
 SCRIPT = """
@@ -25,6 +26,11 @@ with Mesh(workers=1, initializer=connect, initargs=("db",)) as mesh:
 
 def test_an_initializer_that_sets_a_global_is_seen_by_the_tasks_of_a_script(tmp_path: Path) -> None:
     assert run(SCRIPT, tmp_path).strip() == "None db [('db', 1)]"
+
+
+def test_an_initializer_may_be_a_method_of_a_builtin_type() -> None:
+    with Mesh(workers=1, initializer=list.append, initargs=([], 1)) as mesh:
+        assert mesh.submit(abs, -3).result(20) == 3
 
 
 def test_a_function_that_goes_away_is_retired_without_a_word(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -79,6 +80,18 @@ def test_an_infinite_iterable_with_a_buffer(mesh: Mesh) -> None:
     assert list(itertools.islice(results, 1000)) == [2 * n for n in range(1000)]
     assert len(taken) <= 1100
     del results
+
+
+def test_a_function_is_known_as_long_as_a_map_of_it_may_send_more(mesh: Mesh) -> None:
+    assert mesh._client is not None
+    known = mesh._client.session.specs
+    before = len(known)
+    results = mesh.map(functools.partial(add, 1), range(6), buffersize=1, timeout=20)
+    for n, result in enumerate(results):
+        assert result == n + 1
+        assert mesh.submit(double, n).result(20) == 2 * n, "all that was out has ended, and was seen to"
+    del results
+    until(lambda: len(known) <= before + 1, "its place is gone, and that of double is left")
 
 
 def test_results_are_given_out_while_later_ones_run(mesh: Mesh, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Functions:
         self._bodies: dict[bytes, bytes] = {}
         self._functions: dict[bytes, Callable[..., Any] | BaseException] = {}
         self._initialised: dict[bytes, BaseException | None] = {}
-        self._assigned: dict[bytes, tuple[str, dict[str, Any]]] = {}  # initializer: module, and globals that it set
+        self._assigned: dict[bytes, tuple[str | None, dict[str, Any]]] = {}  # by initializer: module, globals
 
     def put(self, digest: bytes, body: bytes) -> None:
         """The daemon sent a function."""
@@ -82,7 +82,8 @@ class Functions:
         function = initializer.func if isinstance(initializer, partial) else initializer
         code, scope = getattr(function, "__code__", None), getattr(function, "__globals__", {})
         names = {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"} if code else set()
-        self._assigned[digest] = (function.__module__, {name: scope[name] for name in names if name in scope})
+        assigned = {name: scope[name] for name in names if name in scope}
+        self._assigned[digest] = (getattr(function, "__module__", None), assigned)
 
     def _share_globals(self, digest: bytes, function: Any) -> None:
         """Let a function that travelled by value see the globals that the initializer of its mesh has set.
