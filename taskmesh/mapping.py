@@ -108,7 +108,9 @@ class MapRun:
                 self._send(leaves, items, total)
 
     def _send(self, leaves: list[bytes], items: list[int], total: int) -> None:
-        first, count = self._client.submit_items(self._place, leaves, items, self._source.chunking.grain, self)
+        first, count = self._client.submitter.submit_items(
+            self._place, leaves, items, self._source.chunking.grain, self
+        )
         with self._changed:
             chunk = _Chunk(first, count)
             self._chunks.append(chunk)

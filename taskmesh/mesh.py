@@ -210,7 +210,7 @@ class Mesh(concurrent.futures.Executor):
         else:
             place = known[1]
         assert self._client is not None
-        return self._client.submit(place, dump_call(args, kwargs, place.spec.name))
+        return self._client.submitter.submit(place, dump_call(args, kwargs, place.spec.name))
 
     def map(
         self,

@@ -46,7 +46,7 @@ class Place:
 
     def flush(self) -> None:
         """Send what is still being gathered of this function."""
-        self._client.flush(self.spec)
+        self._client.submitter.flush(self.spec)
 
     def before_waiting(self) -> None:
         """Send what is still being gathered of this function, or raise if nothing could ever come."""

@@ -76,7 +76,7 @@ def test_a_callback_may_submit_into_a_full_window(tmp_path: Path) -> None:
     with Mesh(workers=1, window=1500) as mesh:
         inner: list[Future[int]] = []
         first = mesh.submit(hold, str(tmp_path), "a")
-        mesh._client.window._timeout = None  # type: ignore[union-attr]
+        mesh._client.submitter.window._timeout = None  # type: ignore[union-attr]
         first.add_done_callback(lambda _: inner.extend(mesh.submit(length, b"x" * 3000) for _ in range(3)))
         (tmp_path / "a.go").touch()
         until(lambda: len(inner) == 3, "the callback has submitted")
@@ -96,7 +96,7 @@ def test_who_waits_for_room_learns_that_the_mesh_is_shut_down(tmp_path: Path) ->
 
     thread = threading.Thread(target=submit)
     thread.start()
-    until(lambda: mesh._client.window._waiting, "it waits")  # type: ignore[union-attr]
+    until(lambda: mesh._client.submitter.window._waiting, "it waits")  # type: ignore[union-attr]
     mesh.shutdown(wait=False)
     thread.join(20)
     assert isinstance(raised[0], MeshClosed)
@@ -122,7 +122,7 @@ def test_tasks_that_the_hub_does_not_take_fail_with_its_reason(tmp_path: Path) -
         held = mesh.submit(hold, str(tmp_path), "a")
         future = mesh.submit(double, 1)
         results = mesh.map(double, [2, 3])
-        client.flush_all()
+        client.submitter.flush_all()
         for place in (future._place, results_place(mesh)):
             for first in list(client.session.specs[place.number].sent):
                 client.on_message(m.Rejected(place.number, first, "its disk is full"))

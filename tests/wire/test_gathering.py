@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from taskmesh import WindowFull
-from taskmesh import client as shell
+from taskmesh import submitting as shell
 from taskmesh.client import Client
 from taskmesh.core import messages as m
 from taskmesh.core.access import NEVER
@@ -39,7 +39,7 @@ class Gatherer:
 
     def submit(self, calls: int = 1) -> None:
         for _ in range(calls):
-            self.client.submit(self.place, CALL)
+            self.client.submitter.submit(self.place, CALL)
 
     def round(self) -> None:
         """The receive thread has read something."""
@@ -82,7 +82,7 @@ def test_one_call_after_the_other_goes_at_once_each(gatherer: Gatherer) -> None:
     for n in range(3):
         gatherer.submit()
         assert gatherer.sent == [1]
-        assert gatherer.client._gathering.due == NEVER  # nobody is woken for it
+        assert gatherer.client.submitter._gathering.due == NEVER  # nobody is woken for it
         gatherer.end(n, 1)
 
 
@@ -127,11 +127,11 @@ def test_after_a_call_that_was_interrupted_the_next_one_sees_to_it_that_both_go(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(gatherer.client, "_gather", interrupt)
+        stopped.setattr(gatherer.client.submitter, "_gather", interrupt)
         with pytest.raises(KeyboardInterrupt):
             gatherer.submit()
     gatherer.submit()
-    assert gatherer.client._gathering.due < NEVER
+    assert gatherer.client.submitter._gathering.due < NEVER
     gatherer.now += 2 * LINGER_S
     gatherer.round()
     assert gatherer.sent == [1, 2]
@@ -159,7 +159,7 @@ class SendsFirst:
         self._lock.acquire()
         if self.times:
             self.times -= 1
-            self._gatherer.client._seal(self._gatherer.place.spec)
+            self._gatherer.client.submitter.seal(self._gatherer.place.spec)
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
@@ -174,7 +174,7 @@ def test_each_chunk_has_room_also_if_the_one_before_it_was_sent_meanwhile(
         asked.append(len(gatherer.sent))
         return True
 
-    monkeypatch.setattr(gatherer.client, "_has_room", has_room)
+    monkeypatch.setattr(gatherer.client.submitter, "_has_room", has_room)
     gatherer.submit(2)
     assert (gatherer.sent, asked) == ([1], [0, 1])
     monkeypatch.setattr(gatherer.client, "lock", SendsFirst(gatherer))
@@ -204,20 +204,20 @@ def test_what_threads_submit_at_once_does_not_exceed_the_window(
     gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     threads, large, client = 4, b"x" * CHUNK_BYTES, gatherer.client
-    client.window = Window(2 * (len(large) + WEIGHT), 0.05, lambda: client.session.weight, lambda: False)
+    client.submitter.window = Window(2 * (len(large) + WEIGHT), 0.05, lambda: client.session.weight, lambda: False)
     monkeypatch.setattr(client, "lock", Meeting(gatherer, threads))
 
     def submit() -> str:
         try:
             if how == "calls":
-                client.submit(gatherer.place, large)
+                client.submitter.submit(gatherer.place, large)
             else:
-                client.submit_items(gatherer.place, [large], [3], 1, Nobody())
+                client.submitter.submit_items(gatherer.place, [large], [3], 1, Nobody())
         except WindowFull:
             return "waits"
         return "goes"
 
     with ThreadPoolExecutor(threads) as pool:
         told = [future.result(DEADLINE_S) for future in [pool.submit(submit) for _ in range(threads)]]
-    assert client.session.weight <= client.window.size
+    assert client.session.weight <= client.submitter.window.size
     assert sorted(told) == ["goes", "goes", "waits", "waits"]
