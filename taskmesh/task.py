@@ -148,7 +148,7 @@ class Task(Generic[P, R]):
         HubUnreachable
             `$TASKMESH_HUB` names a hub that cannot be reached.
         """
-        from .mesh import current_mesh
+        from .meshes import current_mesh
 
         return current_mesh().submit(self, *args, **kwargs)
 
@@ -160,7 +160,7 @@ class Task(Generic[P, R]):
         buffersize: int | None = None,
     ) -> Iterator[R]:
         """Submit one call for each item (or each tuple of items) to the current mesh: see `Mesh.map`."""
-        from .mesh import current_mesh
+        from .meshes import current_mesh
 
         results: Iterator[R] = current_mesh().map(
             self, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize

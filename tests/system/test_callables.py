@@ -165,7 +165,7 @@ class mesh_entered:
     """Makes a mesh current without ending it."""
 
     def __init__(self, mesh: Mesh) -> None:
-        from taskmesh import mesh as module
+        from taskmesh import meshes as module
 
         self._variable, self._mesh = module._entered, mesh
 

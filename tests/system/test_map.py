@@ -83,7 +83,6 @@ def test_an_infinite_iterable_with_a_buffer(mesh: Mesh) -> None:
 
 
 def test_a_function_is_known_as_long_as_a_map_of_it_may_send_more(mesh: Mesh) -> None:
-    assert mesh._client is not None
     known = mesh._client.session.specs
     before = len(known)
     results = mesh.map(functools.partial(add, 1), range(6), buffersize=1, timeout=20)
