@@ -7,8 +7,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from .core.identity import digest_of
 from .task import Task, task_name
-from .wire.payload import digest_of, dump_body
+from .wire.payload import dump_body
 
 
 class ByObject:

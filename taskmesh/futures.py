@@ -21,6 +21,8 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from .core.identity import task_id
+
 if TYPE_CHECKING:
     from .core.session import OpenChunk
 
@@ -145,7 +147,7 @@ class Future(concurrent.futures.Future[T]):
     @property
     def id(self) -> str:
         """The task's id: session, number of the function, number of the task."""
-        return f"{self._place.session:016x}-{self._place.number}-{self.number}"
+        return task_id(self._place.session, self._place.number, self.number)
 
     @property
     def number(self) -> int:

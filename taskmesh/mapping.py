@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from .client import Client
 from .core import messages as m
+from .core.identity import task_id
 from .core.ranges import Ranges
-from .outcomes import contents, open_failure
+from .outcomes import contents, open_failure, unreadable
 from .places import Place
 from .source import Source
-from .wire.payload import loads, unpickling_error
+from .wire.payload import loads
 
 
 class _Part(NamedTuple):
@@ -208,8 +209,7 @@ class MapRun:
         if outcome.form == m.Form.CANCELLED:
             return [], CancelledError()
         if outcome.form >= m.Form.ERROR:
-            number = outcome.first + outcome.lo
-            task = f"{self._place.session:016x}-{self._place.number}-{number}"
+            task = task_id(self._place.session, self._place.number, outcome.first + outcome.lo)
             return [], open_failure(outcome, name, task)
         values: list[Any] = []
         try:
@@ -221,7 +221,5 @@ class MapRun:
                 for pickled in contents(outcome)[part.lo - outcome.lo : part.hi - outcome.lo]:
                     values.append(loads(pickled))
         except Exception as error:
-            failure = unpickling_error(error, f"a result of {name}", "this machine")
-            failure.__cause__ = error
-            return values, failure
+            return values, unreadable(error, name)
         return values, None

@@ -30,7 +30,7 @@ def settle(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:
             settle_error(futures[0], open_failure(outcome, name, futures[0].id))
     except BaseException as error:
         for future in futures:
-            settle_error(future, _unreadable(error, name))
+            settle_error(future, unreadable(error, name))
 
 
 def contents(outcome: m.Outcome) -> list[Any]:
@@ -54,12 +54,13 @@ def _settle_one(future: Future[Any], name: str, pickled: memoryview) -> None:
     try:
         value = loads(pickled)
     except BaseException as error:
-        settle_error(future, _unreadable(error, name))
+        settle_error(future, unreadable(error, name))
     else:
         settle_values((future,), (value,))
 
 
-def _unreadable(error: BaseException, name: str) -> PayloadError:
+def unreadable(error: BaseException, name: str) -> PayloadError:
+    """What a task of `name` ends with when its result cannot be unpickled here."""
     failure = unpickling_error(error, f"the result of {name}", f"this machine ({os.uname().nodename})")
     failure.__cause__ = error
     return failure
@@ -71,7 +72,7 @@ def open_failure(outcome: m.Outcome, name: str, task: str) -> BaseException:
         try:
             return load_error(outcome.blob)
         except Exception as error:  # a peer's bytes
-            return _unreadable(error, name)
+            return unreadable(error, name)
     try:
         return _open_report(msgpack.unpackb(outcome.blob), f"task {task} of {name}")
     except Exception:  # a peer's bytes

@@ -11,8 +11,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .callables import ByObject
+from .core.identity import digest_of
 from .task import Task, TaskOptions, call_object, task_name
-from .wire.payload import digest_of, dump_body
+from .wire.payload import dump_body
 
 if TYPE_CHECKING:
     from .arrivals import Spec

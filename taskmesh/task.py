@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -123,15 +122,9 @@ class Task(Generic[P, R]):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """By name where the other side can import it; else by value, as cloudpickle does with plain functions."""
-        module = sys.modules.get(getattr(self, "__module__", ""))
-        qualname: str = getattr(self, "__qualname__", "")
-        if module is not None and module.__name__ != "__main__" and not _by_value(module.__name__):
-            found: Any = module
-            for part in qualname.split("."):
-                found = getattr(found, part, None)
-            if found is self:
-                return qualname
-        return _rebuild_task, (self.function, self.task_options)
+        from .wire.payload import importable_name
+
+        return importable_name(self) or (_rebuild_task, (self.function, self.task_options))
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Submit one call to the current mesh: see `taskmesh.current_mesh`.
@@ -143,10 +136,10 @@ class Task(Generic[P, R]):
 
         Raises
         ------
-        PayloadError
-            The function or an argument cannot be pickled.
-        HubUnreachable
-            `$TASKMESH_HUB` names a hub that cannot be reached.
+        PayloadError, WindowFull, MeshClosed
+            As of `Mesh.submit`.
+        HubUnreachable, TicketError, MeshStartError, NestedMeshError
+            As of `current_mesh`.
         """
         from .meshes import current_mesh
 
@@ -159,7 +152,25 @@ class Task(Generic[P, R]):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[R]:
-        """Submit one call for each item (or each tuple of items) to the current mesh: see `Mesh.map`."""
+        """Submit one call for each item (or each tuple of items) to the current mesh: see `taskmesh.current_mesh`.
+
+        Parameters
+        ----------
+        iterables, timeout, chunksize, buffersize
+            As of `Mesh.map`.
+
+        Returns
+        -------
+        Iterator
+            The results, in order, lazily.
+
+        Raises
+        ------
+        PayloadError, WindowFull, MeshClosed, TypeError, ValueError
+            As of `Mesh.map`.
+        HubUnreachable, TicketError, MeshStartError, NestedMeshError
+            As of `current_mesh`.
+        """
         from .meshes import current_mesh
 
         results: Iterator[R] = current_mesh().map(
@@ -176,13 +187,6 @@ class Task(Generic[P, R]):
             There is no such option, or its value is of the wrong type.
         """
         return Task(self.function, _options(self.task_options, options))
-
-
-def _by_value(module: str) -> bool:
-    """Whether the user told cloudpickle to send this module, or a package that it is in, by value."""
-    from .wire.payload import by_value_modules
-
-    return any(module == name or module.startswith(f"{name}.") for name in by_value_modules())
 
 
 def _rebuild_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
@@ -219,11 +223,14 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         An option does not exist (the nearest one is suggested) or has a value of the wrong type.
     """
     checked = _options(TaskOptions(), options)
-    if function is None:
-        return lambda decorated: task(decorated).options(**options) if options else task(decorated)
-    if not callable(function):
-        raise TypeError(f"@task decorates functions, not {type(function).__name__}; options go by name: @task(name=…)")
-    return Task(function, checked)
+
+    def decorate(decorated: Callable[..., Any]) -> Task[..., Any]:
+        if not callable(decorated):
+            what = type(decorated).__name__
+            raise TypeError(f"@task decorates functions, not {what}; options go by name: @task(name=…)")
+        return Task(decorated, checked)
+
+    return decorate if function is None else decorate(function)
 
 
 def task_name(function: Any, options: TaskOptions | None = None) -> str:

@@ -10,13 +10,14 @@ from taskmesh.cancelling import Questions
 from taskmesh.core import actions as a
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.core.limits import ATTEMPTS, SPECS, TASKS, printable
 from taskmesh.core.link import BACK_INTERVAL_S, Link
 from taskmesh.core.outbox import Ended, Outbox
 from taskmesh.core.repairs import REPAIR_S
 from taskmesh.errors import PayloadError
 from taskmesh.outcomes import contents
-from taskmesh.wire.payload import digest_of, dump, dump_each
+from taskmesh.wire.payload import dump, dump_each
 
 from .world import CLIENT, DAEMON, DIGEST, World, calls, register
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.core.messages import Form
 from taskmesh.errors import InitializerFailed, PayloadError
 from taskmesh.task import current_task
 from taskmesh.wire import pipe
-from taskmesh.wire.payload import digest_of, dump, dump_body, dump_call, load_each, load_error, loads
+from taskmesh.wire.payload import dump, dump_body, dump_call, load_each, load_error, loads
 from taskmesh_worker.cells import Cells, create
 from taskmesh_worker.runner import Runner
 
