@@ -1,6 +1,6 @@
 """The client's shell: one session at one hub, its lock and its receive thread.
 
-Callers add calls and send under the lock; only the receive thread reads sockets, settles futures and runs callbacks.
+Callers add calls and send under the lock; only the receive thread reads sockets, ends futures and runs callbacks.
 (A caller that read them itself was wedged by Ctrl-C in five of five runs.) The receive thread is a daemon thread: an
 interpreter that exits waits for pending work through `atexit`, in `mesh`.
 """
@@ -22,7 +22,7 @@ from .core import messages as m
 from .core.ranges import Ranges, add
 from .core.session import MapOwner, Session
 from .errors import HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
-from .futures import Future, settle_error
+from .futures import Future, end_error
 from .places import Place
 from .submitting import Submitter
 from .transport.curve import Credentials
@@ -44,7 +44,7 @@ LONE_WEIGHT = 16 * 1024  # with less than this unsettled, bytes, somebody probab
 GOODBYE_S = 1.0
 
 
-class Keeper(Protocol):
+class Reviver(Protocol):
     """Whoever runs the hub, if that is us."""
 
     def revive(self) -> None:
@@ -60,7 +60,7 @@ class Client:
         The hub's control endpoint.
     name
         What the session is called in the hub's status.
-    keeper
+    reviver
         Set for a private mesh: revives the hub.
     lost_after
         Seconds without a hub after which pending tasks fail; None: never (a private hub is revived).
@@ -74,7 +74,7 @@ class Client:
         self,
         control: str,
         name: str,
-        keeper: Keeper | None = None,
+        reviver: Reviver | None = None,
         lost_after: float | None = LOST_AFTER_S,
         window: int = WINDOW,
         window_timeout: float | None = None,
@@ -85,18 +85,18 @@ class Client:
         self.session: Session[Future[Any]] = Session()
         self.lock = threading.RLock()
         self.error: TaskmeshError | None = None  # why this session cannot go on
-        self._keeper = keeper
+        self._reviver = reviver
         self._lost_after = lost_after
         self._lost_since: float | None = None
         self._context = new_context()
-        self._loop = Loop(0.0 if keeper is None else SPIN_S, lambda: self.session.weight < LONE_WEIGHT)
+        self._loop = Loop(0.0 if reviver is None else SPIN_S, lambda: self.session.weight < LONE_WEIGHT)
         self._waker = Waker(self._loop)
         self.wake = self._waker.wake
         self.submitter = Submitter(self, window, window_timeout)
         self._due = 0.0  # when the registration or the link needs attention although nothing arrived
         self._welcomed = threading.Event()
         self._gone = threading.Event()  # the hub said goodbye to our Close
-        self._settled = threading.Event()
+        self._all_ended = threading.Event()
         self._abandoned = False
         self._questions = Questions()
         self._arrivals = Arrivals(self.session, self.lock, self._questions, self.submitter.retired, control)
@@ -281,7 +281,7 @@ class Client:
         """The hub does not answer."""
         if self._lost_since is None:
             self._lost_since = self._loop.now()
-            if self._welcomed.is_set() and self._keeper is None:
+            if self._welcomed.is_set() and self._reviver is None:
                 log.warning("no answer from the hub at %s; trying again", self.control)
 
     def on_message(self, message: m.LinkMessage) -> None:
@@ -289,12 +289,12 @@ class Client:
         if isinstance(message, m.Results):
             for outcome in message.outcomes:
                 self._arrivals.outcome(outcome)
-            self._after_settling()
+            self._after_endings()
         elif isinstance(message, m.Cancelled):
             self._arrivals.kept(message)
         elif isinstance(message, m.Rejected):
             self._arrivals.rejected(message)
-            self._after_settling()
+            self._after_endings()
         elif isinstance(message, m.Goodbye):
             if message.back and not self.submitter.closed:
                 log.warning("the hub at %s is going away for a while (%s); waiting for it", self.control, message.why)
@@ -304,15 +304,15 @@ class Client:
             if self.submitter.open:
                 self._fail(HubUnreachable(f"the hub at {self.control} has gone: {message.why}"))
 
-    def _after_settling(self) -> None:
+    def _after_endings(self) -> None:
         self.submitter.window.changed()
         if not self.submitter.open:
-            self._note_settled()
+            self._note_ended()
 
-    def _note_settled(self) -> None:
+    def _note_ended(self) -> None:
         with self.lock:
             if not self.session.unsettled:
-                self._settled.set()
+                self._all_ended.set()
 
     # ---- time -----------------------------------------------------------------------------------------------
 
@@ -331,9 +331,9 @@ class Client:
             self._when_lost(now)
 
     def _when_lost(self, now: float) -> None:
-        if self._keeper is not None:
+        if self._reviver is not None:
             try:
-                self._keeper.revive()
+                self._reviver.revive()
             except TaskmeshError as error:
                 self._fail(error)
         elif (
@@ -352,7 +352,7 @@ class Client:
         if self.membership.touched:
             return 0.0
         deadline = min(self._due, self.submitter.next_deadline(self._loop.now()))
-        if self._keeper is not None and not self.membership.registered:
+        if self._reviver is not None and not self.membership.registered:
             deadline = min(deadline, self._loop.now() + 0.1)
         return deadline
 
@@ -369,10 +369,10 @@ class Client:
         for owner in owners:
             owner.fail(error)
         for future in waiting:
-            settle_error(future, error)
+            end_error(future, error)
         self._questions.end()
         self.submitter.window.changed()
-        self._settled.set()
+        self._all_ended.set()
         self._gone.set()
 
     def stop_taking(self) -> None:
@@ -381,13 +381,13 @@ class Client:
             self.submitter.open = False
         self.submitter.window.changed()
 
-    def wait_settled(self) -> None:
+    def wait_ended(self) -> None:
         """Take no more calls, and wait until everything has ended."""
         self.stop_taking()
         if self.error is None:
             self.submitter.flush_all()
-            self._note_settled()
-            self._settled.wait()
+            self._note_ended()
+            self._all_ended.wait()
 
     def close(self) -> None:
         """End the session: what has not ended is cancelled."""

@@ -79,7 +79,8 @@ class Mesh(concurrent.futures.Executor):
     HubUnreachable
         No hub answered in time; the message says what was tried.
     RegistrationRefused
-        The hub runs another release of taskmesh or Python.
+        The hub does not want us: it runs another release of taskmesh or Python, has keys where we have none, or no
+        longer knows the ticket.
     AddressError
         The address is not one.
     TicketError
@@ -110,8 +111,7 @@ class Mesh(concurrent.futures.Executor):
         self._closed = False
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {type(initializer).__name__}")
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise ValueError(f"window must be a whole number of bytes from 1 on, not {window!r}")
+        _require_whole("window", window)
         if window_timeout is not None and not window_timeout >= 0:
             raise ValueError(f"window_timeout must be None or seconds from 0 on, not {window_timeout!r}")
         self._window = (window, window_timeout)
@@ -132,8 +132,8 @@ class Mesh(concurrent.futures.Executor):
         meshes.opened(self)
 
     def _start_private(self, workers: int | None, timeout: float) -> Client:
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise ValueError(f"workers must be a whole number from 1 on, not {workers!r}")
+        if workers is not None:
+            _require_whole("workers", workers)
         self._max_workers = workers or default_workers()
         self.address = "private"
         self._private = PrivateHub(self._max_workers)
@@ -191,6 +191,8 @@ class Mesh(concurrent.futures.Executor):
 
         Raises
         ------
+        TypeError
+            `fn` cannot be called.
         PayloadError
             The function or an argument cannot be pickled.
         MeshClosed
@@ -238,25 +240,31 @@ class Mesh(concurrent.futures.Executor):
 
         Raises
         ------
+        TypeError
+            There is no iterable, or what should be one is none.
+        ValueError
+            `chunksize` or `buffersize` is no whole number from 1 on.
         PayloadError
             The function or an item cannot be pickled.
+        MeshClosed, WindowFull
+            As from `submit`; with `buffersize` from the iterator as well.
         TimeoutError
             From the iterator: a result did not come in time.
         """
         for name, value in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
+            if value is not None:
+                _require_whole(name, value)
         if not iterables:
             raise TypeError("map needs at least one iterable")
         from .core.chunking import Chunking
         from .mapping import MapRun
-        from .source import Source
+        from .source import Columns, Source
 
+        columns, chunking = Columns(iterables), Chunking(chunksize, buffersize, self._max_workers)
         plain = isinstance(fn, Task | types.FunctionType | types.BuiltinFunctionType | type)
         place = self._places.of(fn, fn) if plain else self._places.make(fn, fn)
-        source = Source(iterables, Chunking(chunksize, buffersize, self._max_workers), place.name)
         deadline = None if timeout is None else monotonic() + timeout
-        run = MapRun(self._client, place, source, buffersize, deadline)
+        run = MapRun(self._client, place, Source(columns, chunking, place.name), buffersize, deadline)
         if not plain:  # as long as the run can still send, or something of it is out
             weakref.finalize(run, self._client.retire, place).atexit = False
         try:
@@ -329,7 +337,7 @@ class Mesh(concurrent.futures.Executor):
             return
         with self._shutdown_lock:  # among those who wait: whoever does not is not held up by them
             if not self._closed:
-                client.wait_settled()
+                client.wait_ended()
                 self._close()
 
     def _close(self) -> None:
@@ -390,6 +398,11 @@ class Mesh(concurrent.futures.Executor):
         state = "closed" if self._closed else "open"
         where = f"private, {self._max_workers} runners" if self._private else self.address
         return f"<Mesh {where}: {state}>"
+
+
+def _require_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
 
 
 def _keep(batches: Iterator[list[Any]], fn: object) -> Iterator[list[Any]]:

@@ -112,7 +112,7 @@ def dropped(client: Client, private: PrivateHub | None) -> None:
 
 
 def _finish(client: Client, private: PrivateHub | None) -> None:
-    client.wait_settled()
+    client.wait_ended()
     client.close()
     if private is not None:
         private.close()

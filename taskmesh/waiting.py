@@ -38,6 +38,16 @@ def wait(
         Seconds; None waits as long as it takes.
     return_when
         `ALL_COMPLETED`, `FIRST_COMPLETED` or `FIRST_EXCEPTION`.
+
+    Returns
+    -------
+    DoneAndNotDone
+        Two sets, `done` and `not_done`.
+
+    Raises
+    ------
+    RuntimeError
+        Called in a callback, before all were done: see `Future.result`.
     """
     chosen = set(futures)
     for place in _places(chosen):
@@ -64,6 +74,18 @@ def as_completed(
     futures: Iterable[concurrent.futures.Future[T]], timeout: float | None = None
 ) -> Iterator[concurrent.futures.Future[T]]:
     """Futures in the order in which they end, as `concurrent.futures.as_completed` does.
+
+    Parameters
+    ----------
+    futures
+        Any iterable of futures; duplicates count once.
+    timeout
+        Seconds; None waits as long as it takes.
+
+    Returns
+    -------
+    Iterator
+        Each future once.
 
     Raises
     ------
@@ -101,7 +123,7 @@ def _as_they_end(left: set[Future[T]], timeout: float | None) -> Iterator[Future
 
 
 class _Bell(NamedTuple):
-    """Sleeps in place of somebody who waits for many futures, and is woken like him."""
+    """Sleeps in place of somebody who waits for many futures, and is woken like them."""
 
     future: Future[Any]
     ended: SimpleQueue[Any]
@@ -128,6 +150,18 @@ def gather(*futures: Any, timeout: float | None = None) -> list[Any]:
     """Results of futures, in order; lists and tuples of futures may be nested, and keep their shape.
 
     `gather(a, b)`, `gather([a, b])` and `gather([a, [b, c]])` give `[ra, rb]`, `[ra, rb]` and `[ra, [rb, rc]]`.
+
+    Parameters
+    ----------
+    *futures
+        Futures, and lists and tuples of them.
+    timeout
+        Seconds for all of them together; None waits as long as it takes.
+
+    Returns
+    -------
+    list
+        As nested as what was given; tuples become lists.
 
     Raises
     ------

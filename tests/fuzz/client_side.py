@@ -18,6 +18,7 @@ from taskmesh.errors import PeerProtocolError, TaskmeshError
 from taskmesh.futures import Future
 from taskmesh.mapping import MapRun
 from taskmesh.places import Place
+from taskmesh.source import Columns
 from taskmesh.source import Source as Items
 from taskmesh.wire import payload
 from taskmesh.wire.messages import decode
@@ -105,7 +106,7 @@ def _play(source: Source, client: Client) -> None:
 
 
 def _mapped(client: Client, place: Place, count: int) -> tuple[MapRun, int]:
-    run = MapRun(client, place, Items((range(count),), Chunking(buffersize=16), "f"), None, deadline=0.0)
+    run = MapRun(client, place, Items(Columns((range(count),)), Chunking(buffersize=16), "f"), None, deadline=0.0)
     run.feed()
     return run, count
 
