@@ -24,7 +24,7 @@ from .core.session import MapOwner, Session
 from .errors import HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
 from .futures import Future, end_error
 from .places import Place
-from .submitting import Submitter
+from .submitting import Submitter, receives
 from .transport.curve import Credentials
 from .transport.endpoints import parse_address
 from .transport.handshake import explained
@@ -153,6 +153,7 @@ class Client:
     ) -> Place:
         """Make a function known to the hub."""
         self.submitter.require_fit(len(body), f"the function {name}")
+        self.refuse_reentry()
         with self.lock:
             self.require_open()
             spec = self.session.define(name, body, digest, init, priority, limits)
@@ -180,7 +181,22 @@ class Client:
                 "a callback cannot wait for tasks of its own mesh, because its thread is the one that would bring the "
                 "result: add a callback to that future, or wait in another thread"
             )
+        self.refuse_reentry()
         self.submitter.flush(spec)
+
+    def refuse_reentry(self) -> None:
+        """Refuse what comes in the middle of another call of the same thread, which cannot go on before it returns.
+
+        Raises
+        ------
+        RuntimeError
+            A signal handler or a finalizer has interrupted that call.
+        """
+        if self.lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
+            raise RuntimeError(
+                "a signal handler or finalizer has interrupted another call of this mesh, in the same thread: neither "
+                "submit nor wait there, but set a flag, or start a thread"
+            )
 
     def require_open(self) -> None:
         """Refuse what cannot be submitted any more.
@@ -202,6 +218,7 @@ class Client:
 
         Waits up to a second for the hub's word, but not in a callback or an event loop.
         """
+        self.refuse_reentry()
         pending: dict[tuple[int, int], Future[Any]] = {}
         wanted: dict[tuple[int, int], Ranges] = {}
         for future in futures:
@@ -212,7 +229,7 @@ class Client:
         question = self._questions.ask(pending)
         try:
             self._send_cancels(wanted, interrupt)
-            if pending and not self.in_receive_thread() and not in_event_loop():
+            if pending and self.error is None and not self.in_receive_thread() and not in_event_loop():
                 question.wait()
         finally:
             self._questions.forget(question, pending)
@@ -229,14 +246,14 @@ class Client:
                     messages += self.session.cancel(spec, first, ranges, interrupt)
             self.submitter.send(messages)
 
-    def cancel_owner(self, owner: MapOwner) -> None:
-        """Cancel what has not started of a map; does not wait."""
-        with self.lock:
-            if self.error is None:
-                self.submitter.send(self.session.cancel_where(lambda sent: sent.owner is owner))
+    def drop(self, owner: MapOwner) -> None:
+        """Cancel what has not started of a map. May be called at any time and from anywhere, as finalizers are."""
+        self.submitter.dropped.append(owner)
+        self.wake()
 
     def cancel_all(self) -> None:
         """Cancel everything that has not started; does not wait."""
+        self.refuse_reentry()
         with self.lock:
             if self.error is None:
                 self.submitter.flush_all()
@@ -245,6 +262,7 @@ class Client:
     # ---- the receive thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        receives(is_one=True)
         try:
             self._loop.run()
         except BaseException as error:  # a bug of ours: nobody may wait for ever because of it
@@ -383,6 +401,7 @@ class Client:
 
     def wait_ended(self) -> None:
         """Take no more calls, and wait until everything has ended."""
+        self.refuse_reentry()
         self.stop_taking()
         if self.error is None:
             self.submitter.flush_all()

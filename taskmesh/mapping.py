@@ -78,7 +78,7 @@ class MapRun:
         self._error: BaseException | None = None
         self._waiting_for: tuple[int, int] | None = None
         self._out = 0
-        self.abandoned = False
+        self._dropped = False
 
     # ---- in -------------------------------------------------------------------------------------------------
 
@@ -170,9 +170,13 @@ class MapRun:
                 if self._buffer is not None:
                     self.feed()
         finally:
-            if self._chunks and not self.abandoned:
-                self.abandoned = True
-                self._client.cancel_owner(self)
+            self.drop()
+
+    def drop(self) -> None:
+        """Nobody wants the rest. May be called at any time, as finalizers are."""
+        if self._chunks and not self._dropped:
+            self._dropped = True
+            self._client.drop(self)
 
     def _next(self) -> _Part:
         """The part whose turn it is.
@@ -220,6 +224,6 @@ class MapRun:
             else:
                 for pickled in contents(outcome)[part.lo - outcome.lo : part.hi - outcome.lo]:
                     values.append(loads(pickled))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return values, unreadable(error, name)
         return values, None

@@ -115,6 +115,10 @@ class Mesh(concurrent.futures.Executor):
         if window_timeout is not None and not window_timeout >= 0:
             raise ValueError(f"window_timeout must be None or seconds from 0 on, not {window_timeout!r}")
         self._window = (window, window_timeout)
+        if address is not None and not isinstance(address, str):
+            raise TypeError(f"address must be a text like tcp://host:5555, not {address!r}")
+        if not connect_timeout >= 0:
+            raise ValueError(f"connect_timeout must be seconds from 0 on, not {connect_timeout!r}")
         init = pack_initializer(initializer, initargs)
         if address is None and ticket is None:
             self._client = self._start_private(workers, connect_timeout)
@@ -270,9 +274,11 @@ class Mesh(concurrent.futures.Executor):
         try:
             run.feed()
         except BaseException:
-            self._client.cancel_owner(run)
+            run.drop()
             raise
-        return chain.from_iterable(_keep(run.batches(), fn))
+        batches = _keep(run.batches(), fn, self if buffersize is not None else None)
+        weakref.finalize(batches, run.drop).atexit = False  # one that was never asked for anything drops nothing itself
+        return chain.from_iterable(batches)
 
     def cancel(self, futures: Future[Any] | Iterable[Future[Any]], *, interrupt: bool = False) -> int:
         """Cancel tasks that have not started, and with `interrupt` those that run.
@@ -405,10 +411,10 @@ def _require_whole(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
 
 
-def _keep(batches: Iterator[list[Any]], fn: object) -> Iterator[list[Any]]:
-    """`batches`, and the function alive as long as they are."""
+def _keep(batches: Iterator[list[Any]], *needed: object) -> Iterator[list[Any]]:
+    """`batches`, and whatever they need alive as long as they are."""
     yield from batches
-    del fn
+    del needed
 
 
 def _session_name() -> str:

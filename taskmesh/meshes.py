@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Token = contextvars.Token[tuple["Mesh", ...]]
 
 _entered: contextvars.ContextVar[tuple[Mesh, ...]] = contextvars.ContextVar("taskmesh_entered", default=())
+_blocks: list[tuple[int, Mesh]] = []  # of all threads, by their identifiers
 _open: weakref.WeakSet[Mesh] = weakref.WeakSet()
 _dropped: set[tuple[Client, PrivateHub | None]] = set()  # of meshes that nobody refers to; they finish their work
 _default: Mesh | None = None
@@ -29,7 +30,8 @@ _default_lock = threading.Lock()
 def current_mesh() -> Mesh:
     """The mesh of the innermost `with`, else that of `$TASKMESH_HUB` or `$TASKMESH_TICKET`, else a private one.
 
-    In a callback of a future: the mesh that calls it. What is made here is kept, and lives until the interpreter exits.
+    In a callback of a future: the mesh that calls it. In a thread without a block of its own: the mesh whose block
+    another thread is in, if there is one such mesh. What is made here is kept until the interpreter exits.
 
     Returns
     -------
@@ -55,6 +57,9 @@ def current_mesh() -> Mesh:
     for mesh in list(_open):
         if mesh._in_callback():
             return mesh
+    elsewhere = {mesh for thread, mesh in list(_blocks) if thread != threading.get_ident()}
+    if len(elsewhere) == 1:  # threads do not inherit the context of whoever starts them
+        return elsewhere.pop()
     from .mesh import Mesh
 
     with _default_lock:
@@ -81,11 +86,16 @@ def forbid_in_runner() -> None:
 
 def enter(mesh: Mesh) -> Token:
     """A `with` block of `mesh` begins."""
+    _blocks.append((threading.get_ident(), mesh))
     return _entered.set((*_entered.get(), mesh))
 
 
 def leave(mesh: Mesh, token: Token) -> None:
     """It ends: what `enter` gave for it."""
+    for block in reversed(_blocks):
+        if block[1] is mesh:
+            _blocks.remove(block)
+            break
     try:
         _entered.reset(token)
     except ValueError:  # left in another context than it was entered in
@@ -139,6 +149,7 @@ def _after_fork() -> None:
         if private is not None:
             private.abandon()
     _open.clear()
+    _blocks.clear()
     _dropped.clear()
     _default = None
     _default_lock = threading.Lock()

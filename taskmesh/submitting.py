@@ -6,6 +6,7 @@ anything of it is recorded; what was recorded is sent even if the caller is stop
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
@@ -16,7 +17,7 @@ from .collector import Collector
 from .core import messages as m
 from .core.gathering import Gathering
 from .core.quota import largest_part
-from .core.session import CHUNK_BYTES, CHUNK_TASKS, WEIGHT, MapOwner
+from .core.session import CHUNK_BYTES, CHUNK_TASKS, WEIGHT, MapOwner, OpenChunk
 from .errors import HubUnreachable, PayloadError
 from .futures import Future
 from .sizes import show_size
@@ -28,14 +29,26 @@ if TYPE_CHECKING:
     from .places import Place
 
 LARGE_CALL = 4096  # bytes: each such call is looked at by itself, and not only the first of a chunk
+FILLING = 16
+"""Functions whose calls are being gathered at the same time, at most."""
+
 NEVER = float("inf")
+_thread = threading.local()
+
+
+def receives(is_one: bool = False) -> bool:
+    """Whether this thread is the receive thread of any mesh; `is_one`: it is from now on."""
+    if is_one:
+        _thread.receives = True
+    return getattr(_thread, "receives", False)
 
 
 class Submitter:
     """What a session sends.
 
     Attributes: `open`, whether new calls are taken; `largest`, the longest message that the hub takes, in bytes;
-    `retired`, specs that can be forgotten as soon as nothing of them is unsettled.
+    `retired`, specs that can be forgotten as soon as nothing of them is unsettled; `dropped`, whoever does not want any
+    more outcomes. Finalizers add to these, at any moment and in any thread.
 
     Parameters
     ----------
@@ -53,6 +66,7 @@ class Submitter:
         self.closed = False  # the hub was told of the end: it has no session for anything that follows
         self.largest = LARGEST
         self.retired: deque[Spec] = deque()
+        self.dropped: deque[MapOwner] = deque()
         self._gathering = Gathering()
         self._collector = Collector()
 
@@ -80,28 +94,43 @@ class Submitter:
         spec, size = place.spec, len(leaf)
         if size >= LARGE_CALL:
             self.require_fit(size, f"the arguments of {spec.name}")
-        while True:
-            with self._client.lock:
-                if not self.open:
-                    self._client.require_open()
-                chunk = spec.open
-                if chunk is not None and chunk.frozen:  # its sender was interrupted
-                    self.seal(spec)
-                    chunk = None
-                if (chunk is not None and size < LARGE_CALL) or self._has_room(size + WEIGHT):
-                    if chunk is None:
-                        chunk = self._session.open_chunk(spec)
-                    calls = chunk.calls
-                    future: Future[Any] = Future(place, chunk, len(calls))
-                    calls.append((leaf, future))
-                    chunk.size += size
-                    if len(calls) >= CHUNK_TASKS or chunk.size >= CHUNK_BYTES:
+        self._client.refuse_reentry()
+        waited = False
+        try:
+            while True:
+                with self._client.lock:
+                    if not self.open:
+                        self._client.require_open()
+                    chunk = spec.open
+                    if chunk is not None and chunk.frozen:  # its sender was interrupted
                         self.seal(spec)
-                        self._collector.burst(self._gathering.sent_at)
-                    elif len(calls) == 1 or self._gathering.due == NEVER:  # never: whoever began was interrupted there
-                        self._gather(spec)
-                    return future
-            self._wait_for_room(size + WEIGHT)
+                        chunk = None
+                    if (chunk is not None and size < LARGE_CALL) or self._has_room(size + WEIGHT):
+                        if chunk is None:
+                            chunk = self._open_chunk(spec)
+                        calls = chunk.calls
+                        future: Future[Any] = Future(place, chunk, len(calls))
+                        calls.append((leaf, future))
+                        chunk.size += size
+                        if len(calls) >= chunk.most or chunk.size >= CHUNK_BYTES:
+                            self.seal(spec)
+                            self._collector.burst(self._gathering.sent_at)
+                        elif len(calls) == 1 or self._gathering.due == NEVER:  # never: who began was interrupted there
+                            self._gather(spec)
+                        return future
+                waited = True
+                self._wait_for_room(size + WEIGHT)
+        finally:
+            if waited:
+                self.window.leave()
+
+    def _open_chunk(self, spec: Spec) -> OpenChunk[Future[Any]]:
+        """The next chunk of a function. What is being gathered is not weighed, so it must not become much."""
+        if len(self._session.filling) >= FILLING:
+            self.flush_all()
+        chunk = self._session.open_chunk(spec)
+        chunk.most = min(CHUNK_TASKS, self.window.calls_left(WEIGHT))
+        return chunk
 
     def _gather(self, spec: Spec) -> None:
         """A call that may have to wait for company. If it goes at once the receive thread is not woken for it."""
@@ -120,22 +149,29 @@ class Submitter:
         """
         size = sum(map(len, leaves)) + WEIGHT * len(leaves)
         self.require_fit(size, f"the items of {place.name}")
-        while True:
-            with self._client.lock:
-                self._client.require_open()
-                if self._has_room(size):
-                    self.seal(place.spec)
-                    chunk = self._session.add_items(place.spec, leaves, items, grain, owner)
-                    self.send_unsent()
-                    return chunk.first, chunk.count
-            self._wait_for_room(size)
+        self._client.refuse_reentry()
+        waited = False
+        try:
+            while True:
+                with self._client.lock:
+                    self._client.require_open()
+                    if self._has_room(size):
+                        self.seal(place.spec)
+                        chunk = self._session.add_items(place.spec, leaves, items, grain, owner)
+                        self.send_unsent()
+                        return chunk.first, chunk.count
+                waited = True
+                self._wait_for_room(size)
+        finally:
+            if waited:
+                self.window.leave()
 
     def _has_room(self, size: int) -> bool:
         """Whether so many bytes may be added now. Asked under the lock: it holds until they are.
 
-        What a callback submits is let through: its thread brings what the others wait for.
+        What a callback submits is let through: its thread brings what others wait for, be it those of another mesh.
         """
-        return self.window.fits(size) or self._client.in_receive_thread()
+        return self.window.fits(size) or receives()
 
     def _wait_for_room(self, size: int) -> None:
         if self.open:
@@ -159,6 +195,7 @@ class Submitter:
     def flush(self, spec: Spec) -> None:
         """Send what is still being gathered of one function."""
         if spec.open is not None:
+            self._client.refuse_reentry()
             with self._client.lock:
                 self.seal(spec)
 
@@ -214,7 +251,7 @@ class Submitter:
     def ready(self) -> bool:
         """Whether there is something for `send_gathered`."""
         gathered = self._gathering.ready(monotonic(), bool(self._session.filling))
-        return gathered or bool(self.retired) or bool(self._session.unsent)
+        return gathered or bool(self.retired or self.dropped or self._session.unsent)
 
     def send_gathered(self) -> None:
         """Send what has been gathered for long enough, and tell the hub which functions are gone."""
@@ -225,8 +262,13 @@ class Submitter:
             self.send_unsent()
             for spec in list(self._session.filling):
                 self.seal(spec)
+            while self.dropped and not self.closed:
+                self._cancel(self.dropped.popleft())
             while self.retired and not self.closed:
                 self.send(self._session.retire(self.retired.popleft()))
+
+    def _cancel(self, owner: MapOwner) -> None:
+        self.send(self._session.cancel_where(lambda sent: sent.owner is owner))
 
     def next_deadline(self, now: float) -> float:
         """When `send_gathered` is due: never, at once (0.0), or a time of the loop, which says it is `now`."""

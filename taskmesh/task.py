@@ -114,8 +114,8 @@ class Task(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """As a method: the function is bound, and stays submittable through `mesh.submit(obj.method)`."""
-        return self if instance is None else self.function.__get__(instance, owner)
+        """As a method: bound to its object, and still a task."""
+        return self if instance is None else BoundTask(self, instance)
 
     def __repr__(self) -> str:
         return f"<task {task_name(self.function, self.task_options)}>"
@@ -187,6 +187,55 @@ class Task(Generic[P, R]):
             There is no such option, or its value is of the wrong type.
         """
         return Task(self.function, _options(self.task_options, options))
+
+
+class BoundTask:
+    """A task that is a method, of one object, which is its first argument wherever it runs.
+
+    Parameters
+    ----------
+    task
+        The task.
+    instance
+        The object.
+    """
+
+    def __init__(self, task: Task[..., Any], instance: object) -> None:
+        self.task = task
+        self.__self__ = instance
+        self.__doc__ = task.__doc__
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self.task.function(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task.function, name)  # __name__, __doc__, __wrapped__ …, as methods do it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoundTask) and self.task is other.task and self.__self__ is other.__self__
+
+    def __hash__(self) -> int:
+        return hash((id(self.task), id(self.__self__)))
+
+    def __repr__(self) -> str:
+        return f"<{self.task!r}, bound to {self.__self__!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BoundTask, (self.task, self.__self__)
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit one call to the current mesh: see `Task.submit`."""
+        return self.task.submit(self.__self__, *args, **kwargs)
+
+    def map(self, *iterables: Any, **options: Any) -> Iterator[Any]:
+        """Submit one call for each item to the current mesh: see `Task.map`."""
+        from .meshes import current_mesh
+
+        return current_mesh().map(self, *iterables, **options)
+
+    def options(self, **options: Any) -> BoundTask:
+        """The same method with other options: see `Task.options`."""
+        return BoundTask(self.task.options(**options), self.__self__)
 
 
 def _rebuild_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:

@@ -53,7 +53,11 @@ def wait(
     for place in _places(chosen):
         place.flush()
     if return_when != ALL_COMPLETED:
-        result = concurrent.futures.wait(chosen, timeout, return_when)
+        result = concurrent.futures.wait(chosen, 0, return_when)
+        if (timeout is None or timeout > 0) and not _suffices(*result, return_when):
+            for place in _places(chosen):
+                place.before_waiting()
+            result = concurrent.futures.wait(chosen, timeout, return_when)
         return DoneAndNotDone(result.done, result.not_done)
     # One after the other: each is waited for by a bare lock, and only if it has not ended when its turn comes.
     end = None if timeout is None else monotonic() + timeout
@@ -68,6 +72,15 @@ def wait(
             break
     done = {future for future in chosen if future.done()}
     return DoneAndNotDone(done, chosen - done)
+
+
+def _suffices(
+    done: set[concurrent.futures.Future[T]], not_done: set[concurrent.futures.Future[T]], return_when: str
+) -> bool:
+    """Whether nothing has to be waited for any more."""
+    if return_when == FIRST_COMPLETED and done:
+        return True
+    return not not_done or any(not future.cancelled() and future.exception() for future in done)
 
 
 def as_completed(

@@ -95,7 +95,7 @@ def test_who_waits_for_room_learns_that_the_mesh_is_shut_down(tmp_path: Path) ->
 
     thread = threading.Thread(target=submit)
     thread.start()
-    until(lambda: mesh._client.submitter.window._waiting, "it waits")
+    until(lambda: mesh._client.submitter.window.waiting, "it waits")
     mesh.shutdown(wait=False)
     thread.join(20)
     assert isinstance(raised[0], MeshClosed)

@@ -18,6 +18,7 @@ from taskmesh.core.gathering import LINGER_S
 from taskmesh.core.ranges import Ranges
 from taskmesh.core.session import CHUNK_BYTES, CHUNK_TASKS, WEIGHT
 from taskmesh.places import Place
+from taskmesh.submitting import FILLING
 from taskmesh.window import Window
 from taskmesh.wire.payload import dump_call
 from taskmesh.wire.stream import Stream
@@ -137,6 +138,31 @@ def test_after_a_call_that_was_interrupted_the_next_one_sees_to_it_that_both_go(
     assert gatherer.sent == [1, 2]
 
 
+def test_calls_of_many_functions_are_not_gathered_without_end(gatherer: Gatherer) -> None:
+    gatherer.submit()
+    for n in range(50):
+        place = gatherer.client.define(f"f{n}", b"a function", b"d" * 16, None, 0)
+        gatherer.client.submitter.submit(place, CALL)
+        assert len(gatherer.client.session.filling) <= FILLING
+
+
+def test_a_chunk_takes_no_more_calls_than_there_is_room_for(gatherer: Gatherer) -> None:
+    client = gatherer.client
+    client.submitter.window = Window(5 * WEIGHT, 0.0, lambda: client.session.weight, lambda: False)
+    with pytest.raises(WindowFull):
+        gatherer.submit(100)
+    assert client.session.weight <= 5 * WEIGHT + sum(gatherer.sent) * len(CALL)
+
+
+def test_a_signal_handler_does_not_submit_in_the_middle_of_another_submit(gatherer: Gatherer) -> None:
+    with gatherer.client.lock:
+        with pytest.raises(RuntimeError, match="signal handler"):
+            gatherer.submit()
+        with pytest.raises(RuntimeError, match="signal handler"):
+            gatherer.client.before_waiting(gatherer.place.spec)
+    gatherer.submit()
+
+
 class Nobody:
     """Whoever mapped does not look."""
 
@@ -163,6 +189,9 @@ class SendsFirst:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def _is_owned(self) -> bool:
+        return False
 
 
 def test_each_chunk_has_room_also_if_the_one_before_it_was_sent_meanwhile(
@@ -197,6 +226,9 @@ class Meeting:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def _is_owned(self) -> bool:
+        return False
 
 
 @pytest.mark.parametrize("how", ["calls", "items"])
