@@ -205,8 +205,8 @@ def test_an_abandoned_map_cancels_what_has_not_started(tmp_path: Path, how: str)
         del results
         gc.collect()
         assert mesh.submit(double, 1).result(10) == 2
-    started = (tmp_path / "x.started").read_text().count("\n")
-    assert started < 200
+    started = tmp_path / "x.started"
+    assert not started.exists() or started.read_text().count("\n") < 200
 
 
 def test_generators_and_locks_of_the_caller_are_not_held_while_waiting(mesh: Mesh) -> None:
