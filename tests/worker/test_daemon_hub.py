@@ -18,7 +18,7 @@ from taskmesh.transport.endpoints import Address
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.sockets import new_context
 from taskmesh_worker import daemon as shell
-from taskmesh_worker import plan as p
+from taskmesh_worker import plan_events as p
 from taskmesh_worker.farewell import Farewell
 from taskmesh_worker.forking import NurseryProcess
 from taskmesh_worker.memory import resident

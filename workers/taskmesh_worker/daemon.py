@@ -29,12 +29,14 @@ from taskmesh.transport.sockets import Context
 from taskmesh.transport.versions import PYTHON
 from taskmesh.wire import pipe
 
-from . import plan as p
+from . import plan_events as p
 from .cells import FLUSH_SIGNAL, INTERRUPT_SIGNAL
 from .deaths import Deaths
 from .farewell import Farewell, Parting
 from .forking import HIDDEN, NurseryProcess, RunnerPipe
 from .memory import resident
+from .plan import Plan
+from .plan_limits import RunnerLimits
 
 log = logging.getLogger("taskmesh.worker")
 
@@ -67,7 +69,7 @@ class DaemonConfig:
     slots: int
     name: str
     sys_path: list[str] = field(default_factory=lambda: list(sys.path))
-    limits: p.RunnerLimits = field(default_factory=p.RunnerLimits)
+    limits: RunnerLimits = field(default_factory=RunnerLimits)
     ticket: Credentials | None = None
 
 
@@ -102,7 +104,7 @@ class Daemon:
         self._config = config
         self._loop = loop
         self._host = host_name()
-        self.plan = p.Plan(config.slots, keep_outcomes=hub is None, limits=config.limits)
+        self.plan = Plan(config.slots, keep_outcomes=hub is None, limits=config.limits)
         self.farewell = Farewell(self.plan)
         self._deaths = Deaths(self._host, config.name, config.limits.memory)
         self._nursery = nursery

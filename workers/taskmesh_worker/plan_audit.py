@@ -54,7 +54,7 @@ def inventory(plan: Plan) -> m.Inventory:
 
 
 def _pieces(plan: Plan) -> Iterator[Piece]:
-    yield from plan._queue
+    yield from plan.queue
     for runner in plan.runners.values():
         for handed in runner.handed:
             yield handed.piece._replace(lo=handed.lo, hi=handed.hi)
@@ -68,9 +68,9 @@ def check(plan: Plan) -> None:
     LocalProtocolError
         Two of them disagree.
     """
-    queued = sum(piece.hi - piece.lo for piece in plan._queue)
-    if queued != plan._queue.tasks:
-        raise LocalProtocolError(f"{queued} tasks are queued, {plan._queue.tasks} on the books")
+    queued = sum(piece.hi - piece.lo for piece in plan.queue)
+    if queued != plan.queue.tasks:
+        raise LocalProtocolError(f"{queued} tasks are queued, {plan.queue.tasks} on the books")
     for runner in plan.runners.values():
         at = None
         for h in runner.handed:
@@ -80,9 +80,9 @@ def check(plan: Plan) -> None:
     here: dict[int, int] = {}
     for piece in _pieces(plan):
         fence = piece.work.dispatch.fence
-        if plan._works.get(fence) is not piece.work:
+        if plan.works.get(fence) is not piece.work:
             raise LocalProtocolError(f"a piece of lease {fence}, which is not on the books")
         here[fence] = here.get(fence, 0) + piece.hi - piece.lo
-    if here != plan._open or here.keys() != plan._works.keys():
-        raise LocalProtocolError(f"leases hold {here}, the books say {plan._open}")
+    if here != plan.open_tasks or here.keys() != plan.works.keys():
+        raise LocalProtocolError(f"leases hold {here}, the books say {plan.open_tasks}")
     plan.ledger.check()

@@ -164,10 +164,13 @@ class Kill(NamedTuple):
     runner: int
 
 
+Reported = m.Finished | m.Strike | m.GiveBack | m.Inventory | m.NeedBody | m.Slots | m.Leaving
+
+
 class Report(NamedTuple):
     """Tell the hub. `Finished` entries of one round travel in one `Done`."""
 
-    message: m.Finished | m.Strike | m.GiveBack | m.Inventory | m.NeedBody | m.Slots | m.Leaving
+    message: Reported
 
 
 Action = Start | Hand | GiveBody | Lower | Peek | Look | Flush | Interrupt | Sample | End | Kill | Report

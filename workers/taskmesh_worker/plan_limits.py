@@ -5,7 +5,7 @@
   at a runner that is idle, speaks, or runs the only task that it has.
 - A task that has to end (timeout, cancelled) is interrupted, again and again until its runner speaks, and when its
   grace period is over its runner is killed. One that takes too much memory has no grace: what it takes, others lose.
-- The doomed task gets its outcome here; no strike, for we have killed it. What else the runner held runs elsewhere.
+- What becomes of the doomed task, and of what else its runner held, is decided in `plan_deaths` when that is gone.
 - A runner that is being ended counts as busy until the nursery says that it is gone.
 """
 
@@ -14,12 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-import msgpack
-
 from taskmesh.core import messages as m
 
 from .plan_events import Action, End, Flush, Interrupt, Kill, Look, Sample, Sampled, Seen
-from .plan_state import CLAIM_SETTLE_S, NEVER, Doom, Handed, Phase, Runner
+from .plan_state import CLAIM_SETTLE_S, NEVER, Doom, Phase, Runner
 
 EARLY_S = 0.005  # how long what has ended may wait behind a long task before it is asked for
 LOOK_AGAIN_S = 1.0  # the longest pause between two looks at a runner that does not answer
@@ -30,7 +28,6 @@ LEAVE_S = 1.0  # for a runner without tasks to end by itself
 
 TIMEOUT, CANCELLED, MEMORY = "timeout", "cancelled", "memory"
 CODES = {TIMEOUT: 1, CANCELLED: 2}
-BEFORE, SUSPECT, STOPPED, DOOMED, AFTER = "before", "suspect", "stopped", "doomed", "after"
 
 
 class RunnerLimits(NamedTuple):
@@ -229,27 +226,3 @@ def _limits_at(runner: Runner, position: int) -> m.Limits:
         if handed.at <= position < handed.end:
             return handed.piece.work.dispatch.limits
     return m.NO_LIMITS
-
-
-def fates(runner: Runner, handed: Handed, claimed: tuple[int, int]) -> list[tuple[int, int, str]]:
-    """A runner is gone: what that means for positions `[start, end)` of what it had been handed, in order.
-
-    `BEFORE`: had ended, or so its claim says, and was not reported. `SUSPECT`: ran when the runner died. `STOPPED`: ran
-    when we ended the runner for another reason. `DOOMED`: is why we did. `AFTER`: had not started.
-    """
-    lo, hi = claimed
-    ran = STOPPED if runner.ending else SUSPECT
-    at = runner.doom.position if runner.doom is not None and lo <= runner.doom.position < hi else hi
-    cuts = ((handed.at, lo, BEFORE), (lo, at, ran), (at, min(at + 1, hi), DOOMED), (at + 1, hi, ran))
-    parts = [*cuts, (hi, handed.end, AFTER)]
-    limited = [(max(handed.at, start), min(handed.end, end), fate) for start, end, fate in parts]
-    return [part for part in limited if part[0] < part[1]]
-
-
-def last_word(runner: Runner, report: bytes) -> tuple[int, bytes]:
-    """Form and blob of the outcome of the task that a runner was ended for; `report` says how that one ended."""
-    doom = runner.doom
-    assert doom is not None
-    if doom.kind == CANCELLED:
-        return m.Form.CANCELLED, b""
-    return m.Form.LOST, msgpack.packb({**msgpack.unpackb(report), "kind": doom.kind, **doom.about})
