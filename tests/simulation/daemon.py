@@ -176,8 +176,8 @@ class SimulatedDaemon:
                 self._act(p.Seen(number, *runner.claimed, self.process.world.now - runner.claimed_at))
             case p.Flush(number):
                 self.runners[number].signal()
-            case p.Interrupt(number, position, code):
-                self.runners[number].signal(position, code)
+            case p.Interrupt(number, position, reason):
+                self.runners[number].signal(position, reason)
             case p.Sample(number):
                 self._act(p.Sampled(number, self.runners[number].resident, *self.runners[number].claimed))
             case p.End(number):

@@ -9,7 +9,7 @@ import pytest
 from taskmesh.core import messages as m
 from taskmesh.core.credit import TINY_GROWTH
 from taskmesh.errors import PeerProtocolError
-from taskmesh.wire.pipe import CLAIM_MOST, PipeOutcome
+from taskmesh.wire.pipe import CLAIM_MOST, PipeOutcome, Reason
 from taskmesh_worker import plan_events as p
 from taskmesh_worker.plan import RECALL_AFTER_S, RESTART_BACKOFF_S
 from taskmesh_worker.plan_state import CLAIM_SETTLE_S
@@ -450,7 +450,7 @@ def test_revoked_items_go_back_to_the_hub_when_their_runner_dies_before_it_came_
 def test_a_block_is_taken_back_while_the_interrupted_item_of_it_does_not_end(one: PlanWorld) -> None:
     start = a_block_that_is_revoked(one, 0, 1, interrupt=True)
     one.happens(p.Seen(1, start, start + 64, 0.0))
-    one.expect(p.Interrupt(1, start, 2))
+    one.expect(p.Interrupt(1, start, Reason.CANCELLED))
     one.looks.clear()
     one.tick(CLAIM_SETTLE_S)
     assert one.looks == [1]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from taskmesh.core import messages as m
 from taskmesh.wire.pipe import PipeOutcome
-from taskmesh_worker import plan_audit
 from taskmesh_worker import plan_events as p
+from taskmesh_worker import plan_holdings
 from taskmesh_worker.plan_ledger import Ledger
 from taskmesh_worker.plan_state import CLAIM_SETTLE_S
 
@@ -270,7 +270,7 @@ def test_a_heartbeat_has_a_bound_and_names_rather_too_much(monkeypatch: pytest.M
     runner = one.plan.runners[1]
     del runner.handed[1]  # a hole, so that a lease has more than one part
     runner.handed.append(runner.handed[0])
-    monkeypatch.setattr(plan_audit, "HELD_MOST", 1)
+    monkeypatch.setattr(plan_holdings, "HELD", 1)
     assert one.plan.held() == [(1, 0, 2)], "the first one runs"
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from taskmesh.core import messages as m
 from taskmesh.sizes import parse_size, show_size
+from taskmesh.wire.pipe import Reason
 from taskmesh_worker import plan_events as p
 from taskmesh_worker.plan_limits import RunnerLimits
 
@@ -50,7 +51,7 @@ def test_a_task_out_of_time_is_interrupted_and_then_its_runner_is_killed() -> No
     world = running(m.Limits(1.0))
     world.tick(1.0)
     seen(world, 1.0)
-    world.expect(p.Interrupt(1, 0, 1), p.Lower(1, 0))
+    world.expect(p.Interrupt(1, 0, Reason.TIMEOUT), p.Lower(1, 0))
     world.tick(0.25)
     assert [type(a) for a in world.actions] == [p.Peek, p.Interrupt], "the first signal may have come too early"
     world.actions.clear()
@@ -90,7 +91,7 @@ def test_a_cancelled_task_that_runs_is_interrupted_and_ends_as_cancelled() -> No
     seen(world, 0.0)
     kept = [a for a in world.actions if isinstance(a, p.Report)]
     assert kept == [p.Report(m.GiveBack(1, [], [(0, 1)]))]
-    assert p.Interrupt(1, 0, 2) in world.actions
+    assert p.Interrupt(1, 0, Reason.CANCELLED) in world.actions
     world.tick(2.0)
     assert isinstance(world.actions[-1], p.Kill)
     world.actions.clear()

@@ -330,7 +330,7 @@ class Daemon:
         elif isinstance(action, p.Flush):
             runner.signal(FLUSH_SIGNAL)
         elif isinstance(action, p.Interrupt):
-            runner.cells.set_interrupt(action.position, action.code)
+            runner.cells.set_interrupt(action.position, action.reason)
             runner.signal(INTERRUPT_SIGNAL)
         elif isinstance(action, p.Sample):
             has = resident(runner.pid)

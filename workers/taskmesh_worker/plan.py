@@ -31,7 +31,7 @@ from taskmesh.core.ranges import Ranges, add, overlap
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
 
-from . import plan_audit, plan_deaths, plan_doses, plan_recall
+from . import plan_audit, plan_deaths, plan_doses, plan_holdings, plan_recall
 from .plan_events import (
     Action,
     Claimed,
@@ -217,7 +217,7 @@ class Plan:
             for whole in self.ledger.entries():
                 for entry in fitting(whole, self.largest):
                     self.report(entry)
-            self.report(plan_audit.inventory(self))
+            self.report(plan_holdings.inventory(self))
         if self.draining:
             self.report(m.Slots(0))
 
@@ -374,7 +374,7 @@ class Plan:
 
     def held(self) -> list[tuple[int, int, int]]:
         """What its runners hold, as `(fence, lo, hi)`, for heartbeats."""
-        return plan_audit.held(self)
+        return plan_holdings.held(self)
 
     def check(self) -> None:
         """Compare every index with every other.

@@ -16,14 +16,17 @@ import msgpack
 
 from taskmesh.core import messages as m
 from taskmesh.core.limits import ATTEMPTS
+from taskmesh.wire.pipe import Reason
 
 from . import plan_recall
 from .plan_events import RunnerGone
-from .plan_limits import CANCELLED
 from .plan_state import Handed, Piece, Runner
 
 if TYPE_CHECKING:
     from .plan import Plan
+
+KINDS = {Reason.TIMEOUT: "timeout", Reason.MEMORY: "memory"}
+"""What an outcome says that a task was lost to: see `Form.LOST` in the protocol."""
 
 
 class Fate(StrEnum):
@@ -90,6 +93,6 @@ def last_word(runner: Runner, report: bytes) -> tuple[int, bytes]:
     """Form and blob of the outcome of the task that a runner was ended for; `report` says how that one ended."""
     doom = runner.doom
     assert doom is not None
-    if doom.kind == CANCELLED:
+    if doom.reason is Reason.CANCELLED:
         return m.Form.CANCELLED, b""
-    return m.Form.LOST, msgpack.packb({**msgpack.unpackb(report), "kind": doom.kind, **doom.about})
+    return m.Form.LOST, msgpack.packb({**msgpack.unpackb(report), "kind": KINDS[doom.reason], **doom.about})

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from taskmesh.core import messages as m
+from taskmesh.wire.pipe import Reason
 
 from .plan_events import Action, End, Flush, Interrupt, Kill, Look, Sample, Sampled, Seen
 from .plan_state import CLAIM_SETTLE_S, NEVER, Doom, Phase, Runner
@@ -25,9 +26,6 @@ GRACE_S = 2.0  # for a task to end after it was interrupted; as long as its time
 LEAST_GRACE_S = 0.25  # but no shorter than this
 SAMPLE_S = 0.15  # between two looks at a runner's memory
 LEAVE_S = 1.0  # for a runner without tasks to end by itself
-
-TIMEOUT, CANCELLED, MEMORY = "timeout", "cancelled", "memory"
-CODES = {TIMEOUT: 1, CANCELLED: 2}
 
 
 class RunnerLimits(NamedTuple):
@@ -132,7 +130,7 @@ class Limiter:
             self.kill(runner)
         elif now >= doom.again_at:
             doom.again_at = now + doom.grace_s / 4
-            self._act(Interrupt(runner.number, doom.position, CODES[doom.kind]))
+            self._act(Interrupt(runner.number, doom.position, doom.reason))
 
     # ---- what was seen --------------------------------------------------------------------------------------
 
@@ -150,7 +148,7 @@ class Limiter:
             self._look_again(runner, now)  # it has not come to it yet: it may be importing
             return
         if any(lo <= running < hi for lo, hi in runner.cancels):
-            self._interrupt(runner, running, CANCELLED, GRACE_S, {}, now)
+            self._interrupt(runner, running, Reason.CANCELLED, GRACE_S, {}, now)
             return
         if running > head.at or seen.end > running + 1:
             self._act(Flush(runner.number))
@@ -163,7 +161,7 @@ class Limiter:
         else:
             grace_s = min(GRACE_S, max(timeout_s, LEAST_GRACE_S))
             about = {"seconds": seen.ran_s + grace_s, "limit_s": timeout_s}
-            self._interrupt(runner, running, TIMEOUT, grace_s, about, now)
+            self._interrupt(runner, running, Reason.TIMEOUT, grace_s, about, now)
 
     def on_sampled(self, runner: Runner, sampled: Sampled, now: float) -> None:
         """How much memory a runner has, and what it had claimed."""
@@ -177,7 +175,7 @@ class Limiter:
                 return
             about = {"bytes": sampled.bytes, "limit_bytes": limit}
             position = running if sampled.end == running + 1 else -1  # a block: its tasks run again, one by one
-            runner.doom = Doom(position, MEMORY, 0.0, now, now, about)
+            runner.doom = Doom(position, Reason.MEMORY, 0.0, now, now, about)
             self.kill(runner)
             return
         if self._limits.recycle_above and sampled.bytes > self._limits.recycle_above:
@@ -207,11 +205,11 @@ class Limiter:
         runner.look_gap_s = min(2 * runner.look_gap_s, LOOK_AGAIN_S)
 
     def _interrupt(
-        self, runner: Runner, position: int, kind: str, grace_s: float, about: dict[str, Any], now: float
+        self, runner: Runner, position: int, reason: Reason, grace_s: float, about: dict[str, Any], now: float
     ) -> None:
         runner.look_at, runner.look_gap_s = now + CLAIM_SETTLE_S, CLAIM_SETTLE_S
-        runner.doom = Doom(position, kind, grace_s, now + grace_s / 4, now + grace_s, about)
-        self._act(Interrupt(runner.number, position, CODES[kind]))
+        runner.doom = Doom(position, reason, grace_s, now + grace_s / 4, now + grace_s, about)
+        self._act(Interrupt(runner.number, position, reason))
         self._recall(runner, now)
 
     def _has_memory_limit(self, runner: Runner) -> bool:

@@ -34,6 +34,7 @@ from taskmesh.wire.pipe import (
     Dose,
     Frames,
     PipeStopped,
+    Reason,
     frame,
     pack_stopped,
     unpack_dose,
@@ -47,7 +48,6 @@ from .tee import tee
 
 READ_BYTES = 256 * 1024
 Columns = tuple[Sequence[Any], ...]  # arguments of a leaf, by iterable
-TIMEOUT, CANCELLED = 1, 2  # why the daemon interrupts a task
 
 
 class Runner:
@@ -139,7 +139,7 @@ class Runner:
         info = self._current()
         assert info is not None
         what = f"task {info.id} of {info.name} on {info.host}"
-        if reason == TIMEOUT:
+        if reason == Reason.TIMEOUT:
             raise TaskTimeout(f"{what} ran longer than its timeout of {dose.timeout_s:g} s")
         raise TaskInterrupted(f"{what} was cancelled")
 
@@ -207,7 +207,7 @@ class Runner:
             # Only now: loading a function, and what it imports, says nothing of the next task.
             self._results.begin(dose.at, dose.name, blocks=in_blocks, largest=dose.largest)
             if isinstance(function, BaseException):
-                done = self._fail_all(dose, function)
+                done = self._fail(dose, dose.lo, dose.hi, function)
             elif dose.chunk.items:
                 done = self._run_items(dose, function)
             else:
@@ -232,14 +232,6 @@ class Runner:
             self._words[CLAIMED] = before
             return False
         return True
-
-    def _fail_all(self, dose: Dose, error: BaseException) -> int:
-        blob = dump_error(error)
-        for offset in range(dose.lo, dose.hi):
-            if not self._claim(dose, offset, 1):
-                return offset
-            self._results.error(blob)
-        return dose.hi
 
     def _run_calls(self, dose: Dose, function: Callable[..., Any]) -> int:
         chunk, words, results = dose.chunk, self._words, self._results
@@ -286,7 +278,7 @@ class Runner:
             if lo < hi:
                 columns = self._columns(dose, base, payload[start : start + size], (hi - lo) / tasks)
                 if isinstance(columns, BaseException):
-                    done = self._fail_some(dose, lo, hi, columns)
+                    done = self._fail(dose, lo, hi, columns)
                 else:
                     done = self._run_leaf(dose, function, columns, base, lo, hi)
                 if done < hi:
@@ -295,7 +287,8 @@ class Runner:
             start += size
         return dose.hi
 
-    def _fail_some(self, dose: Dose, lo: int, hi: int, error: BaseException) -> int:
+    def _fail(self, dose: Dose, lo: int, hi: int, error: BaseException) -> int:
+        """None of the tasks at offsets `[lo, hi)` can be called: each fails with `error`. Returns how far it came."""
         blob = dump_error(error)
         for offset in range(lo, hi):
             if not self._claim(dose, offset, 1):
