@@ -104,7 +104,7 @@ class Reception:
         if beat.seen <= link.last:
             link.on_ack(beat.seen, now)
             hub.note_delivered(lane, now)
-        hub.pump_soon(lane)
+        hub.dirty.add(lane)
         return m.HeartbeatReply(True, link.safe, link.last, link.seen)
 
     def status(self, now: float, holder: Grant) -> bytes:
@@ -177,8 +177,8 @@ class Reception:
         if admit.resume:
             stream.renew(hub.incarnation, admit.epoch, request.seen, now)
         welcome = m.Registered(
-            hub.incarnation, admit.epoch, admit.resume, stream.link.safe, "", hub.inbox_of(admit.role), __version__,
-            hub.config.quotas.message_bytes,
+            hub.incarnation, admit.epoch, admit.resume, stream.link.safe, "", hub.inboxes.endpoint(admit.role),
+            __version__, hub.config.quotas.message_bytes,
         )  # fmt: skip
         try:
             if not hub.door.enter(request, admit.epoch, holder.name):
@@ -190,7 +190,7 @@ class Reception:
         hub.door.note_registration(request, admit.epoch, holder.name, arrival.address)
         if known is not None and admit.resume:
             self._carry_over(known, lane, now)
-        hub.pump_soon(lane)
+        hub.dirty.add(lane)
         return lane.welcome
 
     def _without_lane(self, admit: a.Admit, error: AddressError, now: float) -> m.Refused:
