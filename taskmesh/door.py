@@ -181,7 +181,7 @@ class Door:
             self._change(self._keyring, request, holder)
         except (KeysError, ValueError) as error:
             return m.Refused(str(error))
-        from .security.keyring import document
+        from .security.grants import document
 
         return m.Tickets(json.dumps(document(self._keyring.grants, time.time())).encode())
 
