@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from . import __version__
 from .complaints import Complaint, Complaints
 from .core import actions as a
+from .core import events as e
 from .core import messages as m
 from .core.access import CONTROL
 from .core.quota import DEFAULT, Quotas
-from .core.roster import DEAD_AFTER_S
 from .core.scheduler import Scheduler
-from .core.sessions import SESSION_GRACE_S
+from .core.timing import USUAL, Timing
 from .door import Door
 from .errors import StoreError, TaskmeshError
 from .inboxes import Inboxes
@@ -43,7 +43,6 @@ log = logging.getLogger("taskmesh.hub")
 
 GOODBYE_S = 1.0
 FAREWELL_S = 0.1
-SETTLE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +55,8 @@ class HubConfig:
         Of the control channel; submit, sink and events take the three ports after it, or free ones if its port is 0.
     lanes
         First and last port of the lanes; None: any free ones.
-    dead_after_s
-        Seconds of silence after which a peer is dead; infinity where its end is noticed otherwise.
-    settle_s
-        Seconds after the start in which work that was offered before waits for the daemons that may hold it.
-    grace_s
-        Seconds that a session outlives its connection.
+    timing
+        How long it waits for peers.
     store
         Opens the store; None: everything is in memory, and gone with the hub.
     quotas
@@ -74,9 +69,7 @@ class HubConfig:
 
     address: Address
     lanes: tuple[int, int] | None = LANE_PORTS
-    dead_after_s: float = DEAD_AFTER_S
-    settle_s: float = SETTLE_S
-    grace_s: float = SESSION_GRACE_S
+    timing: Timing = USUAL
     store: OpenStore | None = None
     quotas: Quotas = DEFAULT
     keyring: Keyring | None = None
@@ -104,7 +97,7 @@ class Hub:
         self.door = Door(config.keyring, self.complaints, context, loop)
         self._journal = Journal(config.store, loop, self) if config.store is not None else None
         self.scheduler = Scheduler(
-            __version__, PYTHON, loop.now(), first_fence, config.dead_after_s, config.settle_s, config.grace_s,
+            __version__, PYTHON, loop.now(), config.timing, first_fence,
             durable=self._journal is not None, quotas=config.quotas,
         )  # fmt: skip
         self.lanes = Lanes(context, loop, config.lanes, self._on_lane_lost, self.door)
@@ -168,7 +161,7 @@ class Hub:
         """Tell the scheduler which results a lane's peer has acknowledged."""
         messages = lane.delivered()
         if messages:
-            self.act(a.Delivered(lane.instance, messages), now)
+            self.act(e.Delivered(lane.instance, messages), now)
 
     def close_lane(self, lane: Lane, linger_ms: int = 0) -> None:
         """Close a lane and forget its peer's key."""
@@ -178,7 +171,7 @@ class Hub:
         self.lanes.close(lane, linger_ms)
 
     def _on_lane_lost(self, lane: Lane) -> None:
-        self.act(a.LaneDown(lane.instance, lane.stream.epoch), self._loop.now())
+        self.act(e.LaneDown(lane.instance, lane.stream.epoch), self._loop.now())
 
     # ---- a daemon in this process ---------------------------------------------------------------------------
 
@@ -186,7 +179,7 @@ class Hub:
         """Take in a daemon that shares this process: it needs no lane, no link and no heartbeats."""
         now = self._loop.now()
         self._touched = True
-        for action in self.scheduler.handle(a.Joined(register, local=True), now):
+        for action in self.scheduler.handle(e.Joined(register, local=True), now):
             if isinstance(action, a.Refuse):
                 return m.Refused(action.why)
             if isinstance(action, a.Admit):
@@ -197,11 +190,11 @@ class Hub:
 
     def receive_local(self, instance: int, message: m.LinkMessage) -> None:
         """A message from a daemon that shares this process."""
-        self.act(a.Received(instance, message), self._loop.now())
+        self.act(e.Received(instance, message), self._loop.now())
 
     # ---- actions --------------------------------------------------------------------------------------------
 
-    def act(self, event: a.Event, now: float) -> None:
+    def act(self, event: e.Event, now: float) -> None:
         """Tell the scheduler what happened, and do what it says."""
         self._touched = True
         for action in self.scheduler.handle(event, now):
@@ -245,7 +238,7 @@ class Hub:
 
     def on_committed(self, records: int) -> None:
         """The journal says that the first so many records are safe."""
-        self.act(a.Committed(records), self._loop.now())
+        self.act(e.Committed(records), self._loop.now())
 
     def on_permitted(self, lane: Lane) -> None:
         """The journal says that more may be acknowledged on this lane."""
@@ -254,7 +247,7 @@ class Hub:
 
     def on_store_error(self, why: str | None) -> None:
         """The journal says that the store takes nothing more, or that it works again."""
-        self.act(a.StoreFails(why), self._loop.now())
+        self.act(e.StoreFails(why), self._loop.now())
 
     # ---- time -----------------------------------------------------------------------------------------------
 
@@ -263,8 +256,8 @@ class Hub:
         if not self._touched and not self.dirty and now < self._due:
             return
         for ticket, why in self.door.ended(now):
-            self.act(a.Revoked(ticket, why), now)
-        self.act(a.Tick(), now)
+            self.act(e.Revoked(ticket, why), now)
+        self.act(e.Tick(), now)
         if now >= self._crowds.due:
             self._crowds.look(len(self.lanes.by_epoch), now)
         if now >= self._due:
@@ -303,7 +296,7 @@ class Hub:
 
     def drain(self) -> None:
         """Take no new sessions; see `drained`."""
-        self.act(a.Drain(), self._loop.now())
+        self.act(e.Drain(), self._loop.now())
 
     @property
     def drained(self) -> bool:
@@ -335,7 +328,7 @@ class Hub:
             journal, self._journal = self._journal, None
             try:
                 journal.close()
-                self.act(a.Stop(), now)
+                self.act(e.Stop(), now)
             except StoreError as error:
                 failure = error
         present = list(self.lanes.by_instance.values())

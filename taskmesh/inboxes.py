@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from .complaints import Complaint
-from .core import actions as a
+from .core import events as e
 from .core.access import SINK, SUBMIT
 from .errors import PeerProtocolError
 from .transport.sockets import Context, Socket, bind, close, make
@@ -94,7 +94,7 @@ class Inboxes:
                 hub.act(received, now)
         self._loop.again(inbox)
 
-    def _judge(self, arrival: Arrival, now: float) -> a.Received | None:
+    def _judge(self, arrival: Arrival, now: float) -> e.Received | None:
         """What a frame says; None: nothing that is new.
 
         Raises
@@ -125,4 +125,4 @@ class Inboxes:
             raise PeerProtocolError(f"peer {lane.instance:x} was dismissed")  # its number may be another's now
         if lane.results:
             hub.note_delivered(lane, now)
-        return None if message is None else a.Received(lane.instance, message)
+        return None if message is None else e.Received(lane.instance, message)

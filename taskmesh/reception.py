@@ -15,6 +15,7 @@ import zmq
 from . import __version__
 from .complaints import Complaint
 from .core import actions as a
+from .core import events as e
 from .core import messages as m
 from .core.access import LOCAL, Grant
 from .door import NOTED
@@ -147,7 +148,7 @@ class Reception:
             return self._refuse(a.Refuse(why), request, holder, arrival)
         if lane is None and (why := self._room.lacks(now)) is not None:
             return m.Refused(why, again=True)
-        for action in hub.scheduler.handle(a.Joined(request, False, holder), now):
+        for action in hub.scheduler.handle(e.Joined(request, False, holder), now):
             if isinstance(action, a.Refuse):
                 return self._refuse(action, request, holder, arrival)
             if isinstance(action, a.Again) and lane is not None:
@@ -195,7 +196,7 @@ class Reception:
 
     def _without_lane(self, admit: a.Admit, error: AddressError, now: float) -> m.Refused:
         log.error("%s", error)
-        self._hub.act(a.NoLane(admit.instance), now)
+        self._hub.act(e.NoLane(admit.instance), now)
         return m.Refused(str(error), again=True)  # whoever has the ports or files may let go of them
 
     def _carry_over(self, known: Lane, lane: Lane, now: float) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from ..core.quota import DEFAULT, Quotas
 from ..core.sessions import SESSION_GRACE_S
+from ..core.timing import Timing
 from ..errors import AddressError, KeysError, StoreError
 from ..sizes import show_size
 from ..store import default_store_url, open_store, store_path
@@ -277,7 +278,7 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
     config = HubConfig(
         setup.address,
         setup.lanes,
-        grace_s=setup.session_grace,
+        Timing(grace_s=setup.session_grace),
         store=opened,
         quotas=setup.quotas,
         keyring=ring,

@@ -49,6 +49,7 @@ def _client_is_gone(config: dict[str, Any]) -> bool:
 
 def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:
     from taskmesh.core.quota import UNLIMITED
+    from taskmesh.core.timing import Timing
     from taskmesh.hub import Hub, HubConfig
     from taskmesh.transport.endpoints import Address
     from taskmesh.transport.loop import SPIN_S, Loop
@@ -58,7 +59,7 @@ def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:
     logging.basicConfig(level=logging.WARNING, format="taskmesh: %(message)s")
     context, loop = new_context(), Loop(SPIN_S)
     address = Address("ipc", config["directory"], 0)
-    hub = Hub(HubConfig(address, dead_after_s=float("inf"), settle_s=0.0, quotas=UNLIMITED), context, loop)
+    hub = Hub(HubConfig(address, timing=Timing(float("inf"), 0.0), quotas=UNLIMITED), context, loop)
     worker = DaemonConfig("the private hub", config["workers"], "private", config["sys_path"])
     daemon = Daemon(worker, context, loop, nursery, hub)
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from . import departures
 from . import messages as m
 from . import records as r
-from .actions import Admit, Again, Dismiss, Joined, Note, Refuse, Revoked, Send
+from .actions import Admit, Again, Dismiss, Note, Refuse, Send
+from .events import Joined, Revoked
 from .leases import DaemonState
 from .quota import Bucket
 from .roster import Peer
