@@ -16,7 +16,7 @@ import zmq
 
 from .complaints import Complaint, Complaints
 from .core import messages as m
-from .core.access import CONTROL, EVENTS, LOCAL, NEVER, Access, Grant, Registered, Role
+from .core.access import CONTROL, EVENTS, LOCAL, NEVER, Access, Grant, Registration, Role
 from .core.quota import Bucket
 from .errors import KeysError
 from .transport.curve import Arrival, Zap, get_from, guard, raw
@@ -157,7 +157,7 @@ class Door:
             return True
         if not self.access.may_use(request.key):
             return False
-        self.access.enter(request.key, Registered(epoch, request.instance, request.role, ticket))
+        self.access.enter(request.key, Registration(epoch, request.instance, request.role, ticket))
         return True
 
     def leave(self, epoch: int) -> None:

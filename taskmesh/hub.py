@@ -18,7 +18,7 @@ from .complaints import Complaint, Complaints
 from .core import actions as a
 from .core import events as e
 from .core import messages as m
-from .core.access import CONTROL
+from .core.access import CONTROL, EVENTS
 from .core.quota import DEFAULT, Quotas
 from .core.scheduler import Scheduler
 from .core.timing import USUAL, Timing
@@ -92,6 +92,8 @@ class Hub:
         self._context = context
         self._loop = loop
         self.incarnation = secrets.randbits(64)
+        # A fence has 64 bits: the upper half is random, so that two hubs give out different ones, and the lower half
+        # counts. The highest bit is clear, so that no fence ever passes the end.
         first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
         self.complaints = Complaints()
         self.door = Door(config.keyring, self.complaints, context, loop)
@@ -135,15 +137,13 @@ class Hub:
             address = address._replace(port=int(bound.rpartition(":")[2]))
         self.inboxes.bind(self.config.address)
         if self.config.events:
-            self._open_feed(address)
+            self._open_feed()
         return address
 
-    def _open_feed(self, address: Address) -> None:
+    def _open_feed(self) -> None:
         from .feed import Feed
 
-        port = address.port + 3 if self.config.address.port else 0
-        endpoint = f"ipc://{address.host}/e" if address.scheme == "ipc" else str(address._replace(port=port))
-        self.door.feed = Feed(endpoint, self._context, self._loop, self.door)
+        self.door.feed = Feed(self.config.address.channel(EVENTS), self._context, self._loop, self.door)
         self._loop.add_part(self.door.feed)
 
     # ---- for reception and inboxes --------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import zmq
 
 from .complaints import Complaint
 from .core import events as e
-from .core.access import SINK, SUBMIT
+from .core.access import INBOXES, SINK, SUBMIT
 from .errors import PeerProtocolError
 from .transport.sockets import Context, Socket, bind, close, make
 from .wire.stream import MORE, open_envelope
@@ -37,7 +37,7 @@ class Inboxes:
         self._loop = loop
         self._submit = make(context, zmq.PULL)
         self._sink = make(context, zmq.PULL)
-        self._endpoints: dict[str, str] = {}  # by the role of who sends there
+        self._endpoints: dict[str, str] = {}  # by the role of those that send there
 
     def bind(self, address: Address) -> None:
         """Listen. `address`: of the hub, as it was asked for: with port 0 the inboxes get free ones as well.
@@ -47,19 +47,11 @@ class Inboxes:
         AddressError
             An endpoint is in use.
         """
-        if address.scheme == "ipc":
-            submit, sink = f"ipc://{address.host}/s", f"ipc://{address.host}/r"
-        else:
-            ports = (address.port + 1, address.port + 2) if address.port else (0, 0)
-            submit, sink = (str(address._replace(port=port)) for port in ports)
-        for role, sock, domain, endpoint in (
-            ("client", self._submit, SUBMIT, submit),
-            ("daemon", self._sink, SINK, sink),
-        ):
-            self._hub.door.guard(sock, domain)
+        for channel, sock in ((SUBMIT, self._submit), (SINK, self._sink)):
+            self._hub.door.guard(sock, channel)
             if address.scheme == "tcp":  # nobody else gets into an ipc directory
-                self._hub.door.watch(sock, domain)
-            self._endpoints[role] = bind(sock, endpoint)
+                self._hub.door.watch(sock, channel)
+            self._endpoints[INBOXES[channel]] = bind(sock, address.channel(channel))
 
     def endpoint(self, role: str) -> str:
         """Where peers of a role send to."""

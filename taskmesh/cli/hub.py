@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from ..core.timing import Timing
 from ..errors import AddressError, KeysError, StoreError
 from ..sizes import show_size
 from ..store import default_store_url, open_store, store_path
-from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
+from ..transport.endpoints import CHANNELS, LANE_PORTS, Address, is_socket_name, parse_address, parse_ports
 from .exits import CommandError, ExitCode, code_of
 from .guard import HUB_RISK, private_directory, warn_insecure
 from .keys import keyring, publish
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from ..transport.loop import Loop
 
 LEAST_MESSAGE = 1 << 20  # bytes: chunks of small calls and items have an eighth of that
-CHANNELS = 4  # control, submit, sink, events: consecutive ports
 EXAMPLES = examples(
     ("taskmesh hub", "On this machine, port 5555."),
     ("taskmesh hub --listen tcp://127.0.0.1:0", "On free ports; the first line of output names the address."),
@@ -178,7 +176,7 @@ def _default_store(address: Address) -> str:
 
 
 def _lanes(address: Address, text: str | None) -> tuple[int, int] | None:
-    if address.scheme == "tcp" and address.port > 65535 - CHANNELS + 1:
+    if address.scheme == "tcp" and address.port > 65535 - len(CHANNELS) + 1:
         raise AddressError(f"port {address.port} is too high: the three ports after it are needed too")
     if text is not None:
         return parse_ports(text)
@@ -233,7 +231,7 @@ def _alone(address: Address) -> Iterator[None]:
 def _sweep(directory: Path) -> None:
     """Remove the sockets of a hub that has ended: control, submit, sink, events and lanes."""
     for path in directory.iterdir():
-        if path.is_socket() and re.fullmatch(r"[csre]|l\d+", path.name):
+        if path.is_socket() and is_socket_name(path.name):
             path.unlink(missing_ok=True)
 
 

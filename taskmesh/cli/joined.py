@@ -11,21 +11,20 @@ import fcntl
 import json
 import logging
 import os
-import platform
 import select
 import shutil
 import signal
 import sys
 from typing import Any
 
+from taskmesh.transport.versions import host_name
 from taskmesh_worker.forking import NurseryProcess
 
 
 def main() -> None:
     """Run until the client is gone. Configuration is one JSON argument."""
     config = json.loads(sys.argv[1])
-    host = platform.node() or "localhost"
-    nursery = NurseryProcess(host, config["sys_path"])
+    nursery = NurseryProcess(host_name(), config["sys_path"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's
     code = 1
     try:
@@ -39,7 +38,8 @@ def main() -> None:
         else:
             sys.excepthook(*sys.exc_info())
     finally:
-        shutil.rmtree(config["directory"], ignore_errors=True) if code == 0 else None
+        if code == 0:
+            shutil.rmtree(config["directory"], ignore_errors=True)
         os._exit(code)
 
 

@@ -35,11 +35,11 @@ def check(scheduler: Scheduler) -> None:
             leased.setdefault(id(lease.state), []).extend(lease.ranges)
     queued: dict[int, Ranges] = {}
     offered = (piece for pieces in scheduler.recovery.held.values() for piece in pieces)
-    waiting = [(0, piece.chunk.spec.session, piece) for piece in offered]
+    waiting = [(0, piece.state.spec.session, piece) for piece in offered]
     for _, session, piece in [*scheduler.ready.pieces(), *waiting]:
         if session not in scheduler.sessions:
             raise LocalProtocolError(f"work of session {session:x}, which is over, is queued")
-        queued.setdefault(id(piece.chunk), []).append((piece.lo, piece.hi))
+        queued.setdefault(id(piece.state), []).append((piece.lo, piece.hi))
     for owner in scheduler.sessions.values():
         weight = sum(spec.weight for spec in owner.specs.values())
         weight += sum(state.chunk.weight for spec in owner.specs.values() for state in spec.chunks.values())

@@ -55,7 +55,7 @@ class SpecState:
 class Piece(NamedTuple):
     """A range of a chunk in the ready queue. `solo`: run it one task at a time, one of these killed a runner."""
 
-    chunk: ChunkState
+    state: ChunkState
     lo: int
     hi: int
     attempt: int
@@ -276,7 +276,7 @@ class DaemonState:
         self.tasks_out += tasks
         self.loads.note(self)
 
-    def settle(self, lease: Lease, found: Ranges) -> int:
+    def account(self, lease: Lease, found: Ranges) -> int:
         """`found` was removed from `lease`: balance the books. Returns how many tasks that was."""
         tasks = count(found)
         self.tasks_out -= tasks

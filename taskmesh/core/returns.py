@@ -41,7 +41,7 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
         return
     found = lease.take(outcome.lo, outcome.hi) if lease else []
     if lease:
-        tasks = daemon.settle(lease, found)
+        tasks = daemon.account(lease, found)
         daemon.finished += tasks
         daemon.busy_s += entry.busy_s
     origin = Ended(outcome, daemon.instance, entry.fence, outcome.lo, outcome.hi)
@@ -110,7 +110,7 @@ def on_strike(scheduler: Scheduler, daemon: DaemonState, strike: m.Strike) -> No
         scheduler.recovery.no_longer_holds(daemon.instance, strike.fence, [(strike.lo, strike.hi)])
         return
     found = lease.take(strike.lo, strike.hi)
-    daemon.settle(lease, found)
+    daemon.account(lease, found)
     state = lease.state
     if not found or not _owned(scheduler, state):
         return
@@ -161,7 +161,7 @@ def on_give_back(scheduler: Scheduler, daemon: DaemonState, back: m.GiveBack) ->
         scheduler.recovery.no_longer_holds(daemon.instance, back.fence, back.returned)
         return
     found = lease.take_all(back.returned)
-    daemon.settle(lease, found)
+    daemon.account(lease, found)
     state, spec = lease.state, lease.state.spec
     requeue(scheduler, state, found, lease.attempt, lease.solo)
     if found and not back.kept:
@@ -189,7 +189,7 @@ def take_back(
 ) -> None:
     """Ranges of a lease are not with its daemon any more."""
     found = lease.take_all(ranges)
-    daemon.settle(lease, found)
+    daemon.account(lease, found)
     requeue(scheduler, lease.state, found, attempt, lease.solo, started)
 
 

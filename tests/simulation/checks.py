@@ -205,7 +205,7 @@ def _at_the_hub(simulation: Simulation, living: set[int]) -> list[str]:
         found += [f"load {daemon.load_s} without leases"] if daemon.load_s and not daemon.leases else []
         found += ["the hub has not said what is settled"] if daemon.settled else []
     for _, _, piece in scheduler.ready.pieces():
-        found += ["work is still queued"] if overlap(piece.chunk.ready, piece.lo, piece.hi) else []
+        found += ["work is still queued"] if overlap(piece.state.ready, piece.lo, piece.hi) else []
     found += ["the hub waits to see a daemon off"] if scheduler.leaving else []
     recovery = scheduler.recovery
     found += ["the hub holds back work"] if recovery.held or recovery.holdings or recovery.outcomes else []
