@@ -16,7 +16,7 @@ import zmq
 
 from .complaints import Complaint, Complaints
 from .core import messages as m
-from .core.access import CONTROL, EVENTS, LOCAL, NEVER, Access, Grant, Registration, Role
+from .core.access import EVENTS, LOCAL, NEVER, Access, Grant, Registration, Role
 from .core.quota import Bucket
 from .errors import KeysError
 from .transport.curve import Arrival, Zap, get_from, guard, raw
@@ -282,6 +282,3 @@ class Door:
             self._zap.close()
         if self._audit is not None:
             self._audit.close()
-
-
-__all__ = ["CONTROL", "Door"]

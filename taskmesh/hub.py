@@ -25,9 +25,10 @@ from .core.timing import USUAL, Timing
 from .door import Door
 from .errors import StoreError, TaskmeshError
 from .inboxes import Inboxes
-from .journal import Journal, OpenStore
+from .journal import Journal
 from .lanes import Lane, Lanes
 from .reception import Reception
+from .store.base import OpenStore
 from .transport.crowds import Crowds
 from .transport.endpoints import LANE_PORTS, Address
 from .transport.local import LocalMembership

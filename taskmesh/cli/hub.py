@@ -6,7 +6,6 @@ import fcntl
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -17,7 +16,7 @@ from ..core.sessions import SESSION_GRACE_S
 from ..core.timing import Timing
 from ..errors import AddressError, KeysError, StoreError
 from ..sizes import show_size
-from ..store import default_store_url, open_store, store_path
+from ..store import default_store_url, opener, store_path
 from ..transport.endpoints import CHANNELS, LANE_PORTS, Address, is_socket_name, parse_address, parse_ports
 from .exits import CommandError, ExitCode, code_of
 from .guard import HUB_RISK, private_directory, warn_insecure
@@ -271,13 +270,13 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
     from .service import Stopper
 
     context, loop = new_context(), Loop()
-    stored = store_path(setup.store) is not None
-    opened = partial(open_store, setup.store) if stored else None
+    open_store = opener(setup.store)
+    stored = open_store is not None
     config = HubConfig(
         setup.address,
         setup.lanes,
         Timing(grace_s=setup.session_grace),
-        store=opened,
+        store=open_store,
         quotas=setup.quotas,
         keyring=ring,
         events=True,

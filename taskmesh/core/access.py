@@ -109,11 +109,6 @@ class Access:
         for grant in grants:
             self.put(grant)
 
-    @property
-    def grants(self) -> list[Grant]:
-        """Every ticket that ever was, in the order of their creation."""
-        return list(self._grants.values())
-
     def put(self, grant: Grant) -> None:
         """A new ticket, or a changed one."""
         self._grants[grant.name] = grant

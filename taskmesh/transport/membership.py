@@ -12,7 +12,7 @@ other connections have that one: lane, inbox, and control itself, which is opene
 from __future__ import annotations
 
 import secrets
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Protocol
 
 import zmq
@@ -104,7 +104,6 @@ class Membership:
         self.stream: Stream | None = None
         self.registered = False
         self.touched = True  # something arrived, or changed, since the last `on_time`
-        self.dropped_frames = 0
         self._attempt = 0
         self._refused = False  # a refusal is final: whoever owns us says what follows from it
         self._control: Socket | None = None
@@ -229,7 +228,6 @@ class Membership:
                 self._on_heartbeat_reply(reply, now)
 
     def _on_nonsense(self, error: PeerProtocolError) -> None:
-        self.dropped_frames += 1
         if not self.registered:  # one bad reply does not end a good registration; silence would
             self._refuse_stranger(error)
 
@@ -272,12 +270,9 @@ class Membership:
 
     def _acknowledge(self, reply: m.HeartbeatReply, now: float) -> None:
         assert self.stream is not None
-        with self._lock:
-            try:
-                self.stream.link.on_ack(reply.seen, now)
-                self.stream.link.on_received(reply.received)
-            except PeerProtocolError:
-                self.dropped_frames += 1
+        with self._lock, suppress(PeerProtocolError):  # of what was never sent
+            self.stream.link.on_ack(reply.seen, now)
+            self.stream.link.on_received(reply.received)
 
     def _on_word(self, reply: m.HeartbeatReply, now: float) -> None:
         if self._silence is not None:
@@ -361,7 +356,6 @@ class Membership:
                 with self._lock:
                     message = stream.receive(envelope, now)
             except PeerProtocolError:
-                self.dropped_frames += 1
                 continue
             if message is not None:
                 self._owner.on_message(message)
