@@ -73,7 +73,7 @@ class Door:
         return self._keyring is not None
 
     def guard(self, sock: Socket, domain: str) -> None:
-        """Have a socket, before it is bound, let in only who may use this channel."""
+        """Have a socket, before it is bound, let in only those that may use this channel."""
         if self._keyring is not None:
             guard(sock, self._keyring.secret_key, domain)
 
@@ -223,7 +223,7 @@ class Door:
             if min(grant.revoked_at, grant.expires_at) >= self._since:  # others were noted by a hub before this one
                 self.note("ticket ended", name=grant.name, why=grant.objection(wall))
         if self.feed is not None and any(grant.name in self._readers for grant in ended):
-            self._readers.clear()  # who is still good comes again
+            self._readers.clear()  # readers whose tickets are still good come again
             self.feed.renew()
         return [(grant.name, grant.objection(wall) or "") for grant in ended]
 
@@ -236,18 +236,21 @@ class Door:
     # ---- the record -----------------------------------------------------------------------------------------
 
     def note(self, event: str, **fields: object) -> None:
-        """Write it to the audit log, and tell who reads events."""
+        """Write it to the audit log, and tell whoever reads events."""
         if self._audit is not None:
             self._audit.write(event, **fields)
         self.tell(event, **fields)
 
     def tell(self, event: str, **fields: object) -> None:
-        """Tell who reads events."""
+        """Tell whoever reads events."""
         if self.feed is not None:
             self.feed.publish(event, **fields)
 
     def note_registration(self, request: m.Register, epoch: int, ticket: str, address: str) -> None:
-        """Write down who has joined. Who joins again and again does not push what he did before out of the log."""
+        """Write down who has joined.
+
+        A peer that joins again and again must not push what it did before out of the log.
+        """
         self._note_often(
             "registered", ticket, role=request.role, name=request.name[:NOTED], host=request.host[:NOTED],
             pid=request.pid, instance=f"{request.instance:x}", epoch=epoch, address=address or None,

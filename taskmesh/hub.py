@@ -335,7 +335,9 @@ class Hub:
         present = list(self.lanes.by_instance.values())
         lanes = [*present, *(lane for _, lane in self._leaving)]
         for lane in lanes:
-            if lane in present:  # a daemon waits for another hub in any case; good for ever would end it
+            if (
+                lane in present
+            ):  # a daemon waits for the next hub, so its goodbye always says `back`: a final one ends it
                 lane.send(m.Goodbye(why, back or lane.instance in self.scheduler.daemons))
             lane.pump(now)
         if present:

@@ -102,7 +102,7 @@ class Inboxes:
         dismissed = hub.lanes.by_instance.get(lane.instance) is not lane
         if not hub.door.speaks_for(arrival.key, envelope.epoch):
             if dismissed and envelope.flags > MORE:
-                return None  # a peer that was put out has lost its key, and acknowledges our goodbye
+                return None  # a peer that was put out is only acknowledging its goodbye
             raise PeerProtocolError(f"it came by a key that is not that of peer {lane.instance:x}")
         hub.scheduler.heard(lane.instance, envelope.epoch, now)
         hub.dirty.add(lane)
@@ -113,7 +113,7 @@ class Inboxes:
             message = lane.stream.receive(envelope, now)
         if dismissed:
             if message is None:
-                return None  # it acknowledges our goodbye
+                return None  # it is only acknowledging its goodbye
             raise PeerProtocolError(f"peer {lane.instance:x} was dismissed")  # its number may be another's now
         if lane.results:
             hub.note_delivered(lane, now)

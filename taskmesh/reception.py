@@ -1,6 +1,6 @@
 """The hub's control channel: one REP socket on which peers register, show that they live, and ask.
 
-Whoever asks is known by his key (`door.py`). Whether a peer comes in is decided by the scheduler, and before that by
+Whoever asks is known by its key (`door.py`). Whether a peer comes in is decided by the scheduler, and before that by
 the door and by how many files are left; here it gets its lane, and its answer.
 """
 
@@ -83,7 +83,7 @@ class Reception:
         if isinstance(request, m.StatusRequest):
             return m.StatusReply(self.status(now, holder))
         if isinstance(request, m.CreateTicket | m.RevokeTicket | m.ListTickets):
-            self._hub.touch()  # who came with a ticket that was revoked goes in this round
+            self._hub.touch()  # a peer that came with a ticket that was revoked goes in this round
             return self._hub.door.administer(request, holder)
         raise PeerProtocolError(f"{type(request).__name__} is not a request")
 
@@ -109,7 +109,7 @@ class Reception:
         return m.HeartbeatReply(True, link.safe, link.last, link.seen)
 
     def status(self, now: float, holder: Grant) -> bytes:
-        """What a ticket's holder is shown. Every chunk is looked at for it: who asks again at once gets the same."""
+        """What a ticket's holder is shown. Every chunk is looked at for that, so asking again at once gets the same."""
         at, shown = self._shown.get(holder.name, (-NEVER, b""))
         if now - at >= STATUS_S:
             shown = json.dumps(self.document(now, holder)).encode()

@@ -1,4 +1,4 @@
-"""Dispatch: what waits meets who has room.
+"""Dispatch: what waits meets daemons that have room.
 
 The piece that should run next goes to the least loaded daemon, a dose for each of its slots at a time, until nothing
 waits or nobody has room. What follows on what the same daemon was given just before is part of that lease. A daemon

@@ -81,7 +81,7 @@ class ChunkState:
     again: bool = False
 
     def heeds(self, daemon: int) -> bool:
-        """Whether it counts what this daemon says of it: it was never given to others."""
+        """Whether what this daemon says of it counts: something of it was leased to the daemon, or may have been."""
         return self.again or daemon in self.given
 
     def move(self, ranges: Ranges, step: Step) -> Ranges:

@@ -102,7 +102,7 @@ class Scheduler:
         self.grace_s = timing.grace_s
         self.full: str | None = None  # why the store takes nothing more
         self.quotas = quotas
-        self.registrations: dict[str, Bucket] = {}  # by ticket: who comes too often holds up nobody else
+        self.registrations: dict[str, Bucket] = {}  # by ticket: those that come too often hold up no others
         self.gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
         self.leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
         self._recall_at = NEVER

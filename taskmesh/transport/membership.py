@@ -166,8 +166,9 @@ class Membership:
         elif self._watch.final and self.stream is None:
             self._refuse(why)
         elif self._watch.final:
-            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. Whom
-            # it puts out it tells on the lane. So a peer that was joined goes on asking, over a new connection.
+            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. A
+            # hub tells a peer that it puts out on the peer's lane. So one that had joined goes on asking, over a new
+            # connection.
             self.trouble = why
             self._waiting = True
             self._close_control()
@@ -250,7 +251,7 @@ class Membership:
             return
         self._waiting = True  # asked again when the patience for an answer has run out,
         self.trouble = refusal.why
-        self._close_control()  # and over a new connection: a hub without room has none for those who wait
+        self._close_control()  # and over a new connection: a hub without room has none for those that wait
 
     def _on_heartbeat_reply(self, reply: m.HeartbeatReply, now: float) -> None:
         if not self.registered:
