@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import stat
 from pathlib import Path
 
@@ -42,8 +41,3 @@ def private_directory(path: str) -> Path:
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise AddressError(f"cannot listen in {path}: others may enter it, and could run tasks; chmod 700 it first")
     return directory
-
-
-def host_name() -> str:
-    """What this machine is called."""
-    return platform.node() or "localhost"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -15,10 +13,11 @@ import typer
 
 from ..core.quota import DEFAULT, Quotas
 from ..core.sessions import SESSION_GRACE_S
+from ..core.timing import Timing
 from ..errors import AddressError, KeysError, StoreError
 from ..sizes import show_size
-from ..store import default_store_url, open_store, store_path
-from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
+from ..store import default_store_url, opener, store_path
+from ..transport.endpoints import CHANNELS, LANE_PORTS, Address, is_socket_name, parse_address, parse_ports
 from .exits import CommandError, ExitCode, code_of
 from .guard import HUB_RISK, private_directory, warn_insecure
 from .keys import keyring, publish
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from ..transport.loop import Loop
 
 LEAST_MESSAGE = 1 << 20  # bytes: chunks of small calls and items have an eighth of that
-CHANNELS = 4  # control, submit, sink, events: consecutive ports
 EXAMPLES = examples(
     ("taskmesh hub", "On this machine, port 5555."),
     ("taskmesh hub --listen tcp://127.0.0.1:0", "On free ports; the first line of output names the address."),
@@ -177,7 +175,7 @@ def _default_store(address: Address) -> str:
 
 
 def _lanes(address: Address, text: str | None) -> tuple[int, int] | None:
-    if address.scheme == "tcp" and address.port > 65535 - CHANNELS + 1:
+    if address.scheme == "tcp" and address.port > 65535 - len(CHANNELS) + 1:
         raise AddressError(f"port {address.port} is too high: the three ports after it are needed too")
     if text is not None:
         return parse_ports(text)
@@ -232,7 +230,7 @@ def _alone(address: Address) -> Iterator[None]:
 def _sweep(directory: Path) -> None:
     """Remove the sockets of a hub that has ended: control, submit, sink, events and lanes."""
     for path in directory.iterdir():
-        if path.is_socket() and re.fullmatch(r"[csre]|l\d+", path.name):
+        if path.is_socket() and is_socket_name(path.name):
             path.unlink(missing_ok=True)
 
 
@@ -272,13 +270,13 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
     from .service import Stopper
 
     context, loop = new_context(), Loop()
-    stored = store_path(setup.store) is not None
-    opened = partial(open_store, setup.store) if stored else None
+    open_store = opener(setup.store)
+    stored = open_store is not None
     config = HubConfig(
         setup.address,
         setup.lanes,
-        grace_s=setup.session_grace,
-        store=opened,
+        Timing(grace_s=setup.session_grace),
+        store=open_store,
         quotas=setup.quotas,
         keyring=ring,
         events=True,
