@@ -8,11 +8,15 @@ store takes to leave a processor's buffer. (Dekker's argument, with time in plac
 words are aligned, so that loads and stores are single instructions. A claim may be shortened, to the item that runs:
 a reader of the longer claim merely overestimated what had started.
 
+`loading` is the task for which the runner loads a function, runs an initializer or unpickles arguments, before it
+claims it: `(position + 1) << 12`, or 0. If that kills the runner, the task is to blame as one that has started; but
+its time does not run yet, and it can be taken back.
+
 Before it claims a task that has a timeout, the runner writes `since`, the time; the daemon reads the two the other way
 round, so a time that it reads is never too early. `interrupt` is `(position + 1) << 2 | reason`: the task that the
 daemon wants ended, and the `Reason`, for the runner's signal handler. The last lines are here because they have to
-outlive a SIGKILL: `printed` is the claim under which they were printed, so lines of a task that has ended are not taken
-for those of the next.
+outlive a SIGKILL: `printed` is the claim, or the loading, under which they were printed, so lines of a task that has
+ended are not taken for those of the next.
 """
 
 from __future__ import annotations
@@ -23,8 +27,8 @@ import signal
 
 from taskmesh.wire.pipe import CLAIM_BITS, CLAIM_MOST, Reason
 
-CLAIMED, LIMIT, INTERRUPT, SINCE, PRINTED, LENGTH = range(6)
-WORDS = 6
+CLAIMED, LIMIT, INTERRUPT, SINCE, PRINTED, LENGTH, LOADING = range(7)
+WORDS = 7
 REASON_BITS = 2
 TAIL_BYTES = 2048
 SIZE = 8 * WORDS + TAIL_BYTES
@@ -64,6 +68,11 @@ class Cells:
         end = word >> CLAIM_BITS
         return end - (word & CLAIM_MOST), end
 
+    def to_blame(self) -> tuple[int, int]:
+        """The positions `[lo, hi)` that are to blame if the runner dies now, or takes too much memory."""
+        loading, claimed = self.words[LOADING] >> CLAIM_BITS, self.claimed()
+        return (loading - 1, loading) if loading > claimed[1] else claimed
+
     def since_ns(self) -> int:
         """When the task that runs was claimed, if it has a timeout. Read `claimed` first."""
         return self.words[SINCE]
@@ -85,13 +94,17 @@ class Cells:
         """Note what the task that runs has printed last."""
         self.words[LENGTH] = 0
         self._tail[: len(tail)] = tail
-        self.words[PRINTED] = self.words[CLAIMED]
+        self.words[PRINTED] = self._printing()
         self.words[LENGTH] = len(tail)
 
     def printed(self) -> bytes:
         """What the task that was claimed last has printed last, at most `TAIL_BYTES`."""
         words = self.words
-        return bytes(self._tail[: words[LENGTH]]) if words[PRINTED] == words[CLAIMED] else b""
+        return bytes(self._tail[: words[LENGTH]]) if words[PRINTED] == self._printing() else b""
+
+    def _printing(self) -> int:
+        """What tells the lines of one task from those of the next. (A claim is no shorter than one.)"""
+        return self.words[LOADING] or self.words[CLAIMED]
 
     def close(self) -> None:
         """Unmap the words."""

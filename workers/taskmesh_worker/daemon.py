@@ -223,8 +223,8 @@ class Daemon:
         if runner is None:
             return
         self._read_runner(runner)  # what it said before it died counts
-        lo, hi = runner.cells.claimed()
-        claimed = (lo if blame else hi, hi)  # what it may have started ends there, whoever is to blame
+        # What it may have started ends there, whoever is to blame.
+        claimed = runner.cells.to_blame() if blame else (runner.cells.claimed()[1],) * 2
         report = self._deaths.report(runner, os.waitstatus_to_exitcode(status), blame)
         self._loop.forget(runner.sock.fileno())
         runner.close()
@@ -335,7 +335,7 @@ class Daemon:
         elif isinstance(action, p.Sample):
             has = resident(runner.pid)
             runner.bytes = has or runner.bytes  # one that was killed just now has nothing left: what it had tells why
-            self._act(p.Sampled(number, has, *runner.cells.claimed()))
+            self._act(p.Sampled(number, has, *runner.cells.to_blame()))
         elif isinstance(action, p.End):
             runner.hang_up()
         else:

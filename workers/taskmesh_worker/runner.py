@@ -39,7 +39,7 @@ from taskmesh.wire.pipe import (
 )
 
 from .blocks import Blocks
-from .cells import CLAIMED, FLUSH_SIGNAL, INTERRUPT_SIGNAL, LIMIT, SINCE, Cells
+from .cells import CLAIMED, FLUSH_SIGNAL, INTERRUPT_SIGNAL, LIMIT, LOADING, SINCE, Cells
 from .functions import Functions
 from .results import Results
 from .running import Running
@@ -182,7 +182,9 @@ class Runner:
             self._results.flush()  # who knows how long this takes
         self._dose = dose
         try:
+            self._loads_for(dose, dose.lo)
             function = self._functions.of(dose)
+            self._words[LOADING] = 0
             # Only now: loading a function, and what it imports, says nothing of the next task.
             self._results.begin(dose.at, dose.name, blocks=in_blocks, largest=dose.largest)
             if isinstance(function, BaseException):
@@ -201,6 +203,10 @@ class Runner:
             at = dose.at + done - dose.lo
             self._send(pack_stopped(PipeStopped(at, dose.at + dose.hi - dose.lo)))
         _flush_standard_streams()
+
+    def _loads_for(self, dose: Dose, offset: int) -> None:
+        """What is loaded now is for the task at `offset`: if it kills us, that one is to blame."""
+        self._words[LOADING] = (dose.at + offset - dose.lo + 1) << CLAIM_BITS
 
     def _claim(self, dose: Dose, offset: int, tasks: int) -> bool:
         """Claim `tasks` from `offset` on. False: the limit forbids it, and nothing is claimed."""
@@ -255,7 +261,9 @@ class Runner:
         for size, tasks in zip(unpack_sizes(chunk.sizes), unpack_sizes(chunk.items), strict=True):
             lo, hi = max(base, dose.lo), min(base + tasks, dose.hi)
             if lo < hi:
+                self._loads_for(dose, lo)
                 columns = self._columns(dose, base, payload[start : start + size], (hi - lo) / tasks)
+                self._words[LOADING] = 0
                 if isinstance(columns, BaseException):
                     done = self._fail(dose, lo, hi, columns)
                 else:
@@ -367,7 +375,7 @@ def _flush_standard_streams() -> None:
         try:
             if stream is not None:
                 stream.flush()
-        except (OSError, ValueError):  # closed by a task, or nobody reads it any more
+        except Exception:  # closed by a task, or replaced by something else; or nobody reads it any more
             continue
 
 
