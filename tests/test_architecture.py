@@ -41,7 +41,7 @@ def short(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-PURE = [*files(LIBRARY / "core"), *sorted(DAEMON.glob("plan*.py")), DAEMON / "blocks.py"]
+PURE = [*files(LIBRARY / "core"), *sorted(DAEMON.glob("plan*.py")), DAEMON / "blocks.py", DAEMON / "farewell.py"]
 
 
 @pytest.mark.parametrize("path", PURE, ids=short)

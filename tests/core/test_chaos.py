@@ -19,7 +19,9 @@ from taskmesh.core.scheduler import Scheduler
 from taskmesh.core.timing import Timing
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
-from taskmesh_worker import plan as p
+from taskmesh_worker import plan_events as p
+from taskmesh_worker.plan import Plan
+from taskmesh_worker.plan_limits import RunnerLimits
 
 from .world import DIGEST
 
@@ -116,7 +118,7 @@ PLAN_EVENT = st.one_of(
     st.sampled_from([p.Tick(), p.Tick(), p.Reset(), p.Drain(), p.Drain(0.5)]),
     st.builds(p.Hold, st.booleans()),
 )
-RUNNER_LIMITS = st.sampled_from([p.RunnerLimits(), p.RunnerLimits(1000, 3, 400)])
+RUNNER_LIMITS = st.sampled_from([RunnerLimits(), RunnerLimits(1000, 3, 400)])
 PAUSE = st.sampled_from([0.0, 0.0, 0.001, 0.6, 16.0])
 
 
@@ -143,10 +145,10 @@ def test_no_order_of_events_upsets_the_scheduler(events: list[tuple[e.Event, flo
 @settings(max_examples=EXAMPLES)
 @given(st.lists(st.tuples(PLAN_EVENT, PAUSE), min_size=10, max_size=80), st.integers(1, 3), RUNNER_LIMITS)
 def test_no_order_of_events_upsets_the_plan(
-    events: list[tuple[p.Event, float]], slots: int, limits: p.RunnerLimits
+    events: list[tuple[p.Event, float]], slots: int, limits: RunnerLimits
 ) -> None:
     now = 1.0
-    plan = p.Plan(slots, limits=limits)
+    plan = Plan(slots, limits=limits)
     plan.handle(p.Tick(), now)
     plan.handle(p.RunnerReady(1), now)
     for event, pause in events:

@@ -174,8 +174,8 @@ def leftovers(simulation: Simulation) -> list[str]:
         plan = daemon.plan
         found += [f"{daemon.name} keeps {plan.ledger.outcomes} outcomes"] if plan.ledger.outcomes else []
         found += [f"{daemon.name} is not idle"] if not plan.idle else []
-        found += [f"{daemon.name} has leases {list(plan._works)}"] if plan._works else []
-        found += [f"{daemon.name} has unanswered revocations"] if plan._revokes else []
+        found += [f"{daemon.name} has leases {list(plan.works)}"] if plan.works else []
+        found += [f"{daemon.name} has unanswered revocations"] if plan.revokes else []
         found += [f"{daemon.name} holds"] if plan.holding else []
         found += [f"{daemon.name} has unacknowledged messages"] if daemon.membership.unacked else []
     for client in simulation.clients:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from taskmesh.core import messages as m
-from taskmesh.core.ranges import Ranges, overlap
+from taskmesh.core.ranges import overlap
 from taskmesh.transport.membership import Membership
 from taskmesh_worker import plan_events as p
 from taskmesh_worker.farewell import Farewell, Parting
 from taskmesh_worker.plan import Plan
 from taskmesh_worker.plan_limits import RunnerLimits
-from taskmesh_worker.plan_state import Phase, Work
+from taskmesh_worker.plan_state import Phase
 
 from .hub import ADDRESS
 from .process import Process
@@ -29,18 +29,6 @@ DIED: bytes = msgpack.packb({"kind": "lost", "host": "simulated"})
 NEVER = float("inf")
 
 
-class _Plan(Plan):
-    """The plan, with two of its indexes by the names that `checks` calls them."""
-
-    @property
-    def _works(self) -> dict[int, Work]:
-        return self.works
-
-    @property
-    def _revokes(self) -> dict[int, Ranges]:
-        return self.revokes
-
-
 class SimulatedDaemon:
     """One daemon, from its start to its end. As `taskmesh_worker.daemon.Daemon`, which see."""
 
@@ -53,7 +41,7 @@ class SimulatedDaemon:
         self.instance = instance
         self.revoked = False  # its ticket was
         self.process = Process(network, name, rate, float(instance % 977))
-        self.plan = _Plan(slots, limits=RunnerLimits(max_tasks=settings.max_tasks))
+        self.plan = Plan(slots, limits=RunnerLimits(max_tasks=settings.max_tasks))
         self.runners: dict[int, SimulatedRunner] = {}
         self.farewell = Farewell(self.plan)
         self._finished: list[m.Finished] = []

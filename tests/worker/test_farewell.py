@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
 
 from taskmesh.core import messages as m
-from taskmesh_worker import farewell as shown
 from taskmesh_worker.farewell import GOODBYE_S, LONG_GOODBYE_S, LOST_GRACE_S, NEVER, Farewell, Parting
 from taskmesh_worker.plan import Plan
 from taskmesh_worker.plan_events import Drain, FromHub, Tick
@@ -147,9 +143,3 @@ def test_it_waits_longer_while_outcomes_are_not_settled(drained: Plan) -> None:
     drained.ledger.settle([(1, 0, 1)])
     assert farewell.on_time(100.0 + LONG_GOODBYE_S - 0.1) == NEVER
     assert farewell.left, "they are, and it has waited for more than long enough"
-
-
-def test_the_farewell_reads_no_clock() -> None:
-    tree = ast.parse(Path(shown.__file__).read_text())
-    imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    assert not imported & {"os", "time", "logging", "random", "socket"}

@@ -34,7 +34,7 @@ class Functions:
         self._bodies[digest] = body
 
     def drop(self, digest: bytes) -> None:
-        """Nothing of a function is going to come before it is sent again."""
+        """The daemon has dropped a function: it sends it again before a dose needs it."""
         self._bodies.pop(digest, None)
         self._functions.pop(digest, None)
 

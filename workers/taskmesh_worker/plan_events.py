@@ -44,7 +44,7 @@ class Claimed(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The answer to `Look`: the positions `[lo, end)` claimed last; `ran_s`: since when, if that task has a timeout."""
+    """The answer to `Look`: the positions `[lo, end)` claimed last; `ran_s`: how long ago, if that has a timeout."""
 
     runner: int
     lo: int

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def held(plan: Plan) -> list[tuple[int, int, int]]:
-    """What runners hold, as `(fence, lo, hi)`: it moves only when this daemon is dead, since it may be running.
+    """What runners hold, as `(fence, lo, hi)`. It may be running, so the hub moves it only when this daemon is dead.
 
-    There may be more than a heartbeat should carry. Then each lease is named by its outermost offsets, because what
-    is named in vain only waits longer; and what is surely running comes first.
+    There may be more than a heartbeat can carry. Then each lease is named by its outermost offsets: what is named
+    although no runner holds it only waits longer. The tasks that runners have come to are named first.
     """
     heads = [r.handed[0] for r in plan.runners.values() if r.handed]
     rest = [h for r in plan.runners.values() for n, h in enumerate(r.handed) if n]

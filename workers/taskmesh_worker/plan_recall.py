@@ -52,7 +52,7 @@ def on_claimed(plan: Plan, event: Claimed, now: float) -> None:
 def take_back(plan: Plan, runner: Runner, start: int, end: int, by_claim: bool = False) -> None:
     """Positions `[start, end)` are not going to be run by this runner: they are ours again.
 
-    `by_claim`: it did not say so itself, which does not do for tasks that may start at most once.
+    `by_claim`: its claim says so, and not the runner itself. That is not enough for tasks that may start at most once.
     """
     kept: deque[Handed] = deque()
     again: list[Piece] = []

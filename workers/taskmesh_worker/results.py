@@ -40,8 +40,8 @@ class Results:
     def begin(self, at: int, name: str, blocks: bool = False, largest: int = RESULT) -> None:
         """A dose of the function `name` begins at position `at`.
 
-        Those that are run by `blocks` are not in a hurry to report the first one.
-        `largest`: how many bytes may travel together; what is more is cut between results, and one that has more fails.
+        If its items are run by `blocks`, the first result need not be reported at once.
+        `largest`: how many bytes may travel together. More is split between results; a single result of more fails.
         """
         self._at = at
         self._name = name
