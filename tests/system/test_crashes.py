@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from taskmesh import InitializerFailed, Mesh, WorkerLost
+from taskmesh import InitializerFailed, MemoryLimitExceeded, Mesh, WorkerLost, task
 
 from .processes import holder, kill, until, until_it_raises
 from .tasks import double, hold, note, pid, sleep
@@ -52,6 +52,44 @@ def test_a_task_that_kills_its_runner_fails_after_three_deaths(
     assert guilty.id in str(caught.value)
     assert death.__name__ in str(caught.value)
     assert [future.result(15) for future in innocent] == [0.001] * 100
+
+
+class KillsWhenLoaded:
+    """Ends whoever unpickles it."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (9,)
+
+
+@pytest.mark.parametrize("what", ["initializer", "function", "first item", "item", "argument"])
+def test_whatever_kills_a_runner_while_it_loads_is_blamed(what: str) -> None:
+    """Or its runners would be started again and again, and nobody ever told."""
+    loaded: Any = KillsWhenLoaded()
+    prepared: Any = {"initializer": os._exit, "initargs": (9,)} if what == "initializer" else {}
+    calls: dict[str, Callable[[Mesh], object]] = {
+        "initializer": lambda mesh: mesh.submit(double, 1).result(20),
+        "function": lambda mesh: mesh.submit(lambda x: (loaded, x), 1).result(20),
+        "first item": lambda mesh: list(mesh.map(double, [loaded, 1], timeout=20)),
+        "item": lambda mesh: list(mesh.map(double, [1, 2, loaded], timeout=20)),
+        "argument": lambda mesh: mesh.submit(double, loaded).result(20),
+    }
+    with Mesh(workers=1, **prepared) as mesh:
+        with pytest.raises(WorkerLost, match="code 9"):
+            calls[what](mesh)
+        if what != "initializer":
+            assert mesh.submit(double, 1).result(20) == 2
+
+
+def fills_memory() -> None:
+    taken = b"x" * 400_000_000
+    time.sleep(20)
+    del taken
+
+
+def test_too_much_memory_while_a_task_is_prepared_fails_that_task() -> None:
+    """Or its runner would be replaced by the next one that takes as much."""
+    with Mesh(workers=1, initializer=fills_memory) as mesh, pytest.raises(MemoryLimitExceeded):
+        mesh.submit(task(memory="200MB")(double), 1).result(15)
 
 
 @pytest.mark.parametrize("items", [range(100), list(range(100))], ids=["range", "list"])

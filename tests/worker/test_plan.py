@@ -11,7 +11,7 @@ from taskmesh.core.credit import TINY_GROWTH
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import CLAIM_MOST, PipeOutcome, Reason
 from taskmesh_worker import plan_events as p
-from taskmesh_worker.plan import RECALL_AFTER_S, RESTART_BACKOFF_S
+from taskmesh_worker.plan import RECALL_AFTER_S, RESTART_BACKOFF_S, STARTING
 from taskmesh_worker.plan_state import CLAIM_SETTLE_S
 
 from .world import DIGEST, SESSION, PlanWorld, calls, items
@@ -236,6 +236,20 @@ def test_a_runner_may_claim_several_items_at_once_if_they_seem_to_be_tiny(
     one.dispatch(items(64))
     one.tick()
     assert one.take(p.Hand).dose.block == block
+
+
+def test_not_all_runners_of_many_are_asked_for_at_once() -> None:
+    world = PlanWorld(STARTING + 2)
+    world.tick()
+    world.expect(*[p.Start(number) for number in range(1, STARTING + 1)])
+    world.nothing_else()
+    world.happens(p.RunnerReady(7))
+    world.tick()
+    world.expect(p.Start(STARTING + 1))
+    world.happens(p.RunnerGone(9, (0, 0), b""))
+    world.tick()
+    world.expect(p.Start(STARTING + 2))
+    world.nothing_else()
 
 
 def test_runners_that_die_before_they_are_up_are_started_less_and_less_often() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import socket
@@ -185,6 +186,42 @@ def test_a_task_counts_its_share_of_the_time_to_unpickle_its_leaf(daemon: Daemon
     kind, body = daemon.read()
     assert kind == pipe.OUTCOME
     assert 0.05 <= pipe.unpack_outcome(body).busy_s < 0.15
+
+
+class LooksWhenLoaded:
+    """Asks, wherever it is unpickled, who would be to blame if that were the end."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return call_hook, ("look",)
+
+
+def call_hook(name: str) -> object:
+    return taskmesh_test_hooks[name](0)
+
+
+@pytest.mark.parametrize("where", ["items", "function", "initializer"])
+def test_what_is_loaded_for_a_task_counts_as_that_task(daemon: Daemon, where: str) -> None:
+    seen: list[tuple[tuple[int, int], tuple[int, int]]] = []
+
+    def look(_: int) -> int:
+        seen.append((daemon.cells.to_blame(), daemon.cells.claimed()))
+        return 0
+
+    taskmesh_test_hooks["look"] = look
+    known = daemon.body(type)
+    daemon.hand(known, of_items([1, 2, 3]))
+    loaded = LooksWhenLoaded()
+    if where == "items":
+        chunk = of_items([1, loaded, 2])
+        chunk.first = 10  # or it would be the one whose leaf is kept
+        daemon.hand(known, chunk, 1, 3)
+    elif where == "function":
+        daemon.hand(daemon.body(functools.partial(min, loaded)), of_items([5, 6]))
+    else:
+        daemon.hand(known, of_items([1, 2]), init=daemon.body(functools.partial(call_hook, "look")))
+    assert daemon.results()[:3] == [int, int, int]
+    assert seen == [((3, 4), (2, 3))]
+    assert daemon.cells.to_blame() == daemon.cells.claimed() == (4, 5)
 
 
 def test_items_of_several_columns_are_called_with_one_of_each(daemon: Daemon) -> None:

@@ -57,6 +57,9 @@ from .plan_queue import Bodies, Paces, Queue
 from .plan_state import NEVER, Phase, Piece, Runner, Work
 
 RECALL_AFTER_S = 0.003  # a tail handed out longer ago than this is taken back when another runner idles
+STARTING = 64
+"""Runners that may be starting at a time: what the nursery answers has to fit into its pipe while we still ask."""
+
 RESTART_BACKOFF_S = (0.0, 0.0, 0.1, 0.5, 1.0, 5.0)
 
 
@@ -323,8 +326,11 @@ class Plan:
             self.report(m.Leaving())
 
     def _start_runners(self, now: float) -> None:
-        """Each slot has a runner, unless this daemon drains."""
-        while len(self.runners) < self.slots and not self.draining and now >= self._start_at:
+        """Each slot has a runner, unless this daemon drains. Not all are asked for at once: see `STARTING`."""
+        if len(self.runners) == self.slots or self.draining or now < self._start_at:
+            return
+        starting = sum(runner.phase is Phase.STARTING for runner in self.runners.values())
+        for _ in range(min(self.slots - len(self.runners), STARTING - starting)):
             self._numbers += 1
             self.runners[self._numbers] = Runner(self._numbers)
             self.do(Start(self._numbers))
