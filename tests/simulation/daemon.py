@@ -167,7 +167,7 @@ class SimulatedDaemon:
             case p.Interrupt(number, position, reason):
                 self.runners[number].signal(position, reason)
             case p.Sample(number):
-                self._act(p.Sampled(number, self.runners[number].resident, *self.runners[number].claimed))
+                self._act(p.Sampled(number, self.runners[number].resident, *self.runners[number].to_blame))
             case p.End(number):
                 self.runners[number].hang_up()
             case p.Kill(number):
@@ -197,7 +197,7 @@ class SimulatedDaemon:
                 self._act(p.RunnerSaid(number, runner.outbox.popleft()))
             if runner.dead:
                 del self.runners[number]
-                self._act(p.RunnerGone(number, runner.claimed, DIED))
+                self._act(p.RunnerGone(number, runner.to_blame, DIED))
         self.membership.read()
         self._act(p.Tick())
         self._flush()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FLUSH_S = 0.001
 START_S = 0.002
+LOAD_S = 0.0005
 MUCH_MEMORY = 1 << 30
 
 
@@ -45,6 +46,8 @@ class SimulatedRunner:
         self.outbox: deque[PipeOutcome | PipeStopped] = deque()
         self._inbox: deque[Dose | tuple[bytes, bytes | None]] = deque()
         self._bodies: set[bytes] = set()
+        self._loaded: set[bytes] = set()  # of these
+        self._loading: int | None = None  # position of the task for which one is being loaded
         self._dose: Dose | None = None
         self._item = 0  # the task of the dose that runs or is next,
         self._until = 0  # the end of the block that runs; nothing runs when it is the same,
@@ -65,6 +68,11 @@ class SimulatedRunner:
         dose = self._dose
         busy = dose is not None and self._item < self._until
         return MUCH_MEMORY if dose is not None and busy and self._kind(dose, self._item) == "m" else 1
+
+    @property
+    def to_blame(self) -> tuple[int, int]:
+        """What is to blame if it dies now, or takes too much memory."""
+        return self.claimed if self._loading is None else (self._loading, self._loading + 1)
 
     def _start(self) -> None:
         if not self.dead:
@@ -90,10 +98,14 @@ class SimulatedRunner:
         if self._frozen_until > self.world.now:
             self._plan(self._frozen_until)
             return
+        self._loading = None
         if self._item < self._until:
             self._advance(self._until)
             self._blocks.ran(self._until - self._block_lo, self.world.now - self.claimed_at)
         while not self.dead and self._item == self._until and (self._dose is not None or self._inbox):
+            if self._loading is not None:
+                self._plan(self.world.now + LOAD_S)
+                return
             if self._dose is None:
                 self._take(self._inbox.popleft())
             else:
@@ -107,9 +119,13 @@ class SimulatedRunner:
             if min(what.block, self._blocks.size) == 1:
                 self._flush()
             self._dose, self._item, self._until = what, what.lo, what.lo
+            if what.digest not in self._loaded:
+                self._loaded.add(what.digest)
+                self._loading = what.at
         else:
             digest, drop = what
             self._bodies.discard(drop or b"")
+            self._loaded.discard(drop or b"")
             self._bodies.add(digest)
 
     def _claim(self, dose: Dose) -> None:
