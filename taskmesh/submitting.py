@@ -94,11 +94,13 @@ class Submitter:
         spec, size = place.spec, len(leaf)
         if size >= LARGE_CALL:
             self.require_fit(size, f"the arguments of {spec.name}")
-        self._client.refuse_reentry()
+        lock = self._client.lock
+        if lock._is_owned():  # type: ignore[attr-defined]
+            self._client.refuse_reentry()
         waited = False
         try:
             while True:
-                with self._client.lock:
+                with lock:
                     if not self.open:
                         self._client.require_open()
                     chunk = spec.open
