@@ -243,7 +243,9 @@ def test_not_all_runners_of_many_are_asked_for_at_once() -> None:
     world.tick()
     world.expect(*[p.Start(number) for number in range(1, STARTING + 1)])
     world.nothing_else()
+    assert world.plan.next_deadline() > world.now, "it need not ask again before one is up"
     world.happens(p.RunnerReady(7))
+    assert world.plan.next_deadline() <= world.now
     world.tick()
     world.expect(p.Start(STARTING + 1))
     world.happens(p.RunnerGone(9, (0, 0), b""))

@@ -129,7 +129,7 @@ class Plan:
         """When `Tick` is due if nothing else happens."""
         runners = self.runners.values()
         deadline = min(self._drain_at, self.limiter.deadline(runners))
-        if len(self.runners) < self.slots and not self.draining:
+        if self._missing():
             deadline = min(deadline, self._start_at)
         idle, tail_at = False, NEVER
         for runner in runners:
@@ -327,13 +327,17 @@ class Plan:
 
     def _start_runners(self, now: float) -> None:
         """Each slot has a runner, unless this daemon drains. Not all are asked for at once: see `STARTING`."""
-        if len(self.runners) == self.slots or self.draining or now < self._start_at:
-            return
-        starting = sum(runner.phase is Phase.STARTING for runner in self.runners.values())
-        for _ in range(min(self.slots - len(self.runners), STARTING - starting)):
+        for _ in range(self._missing() if now >= self._start_at else 0):
             self._numbers += 1
             self.runners[self._numbers] = Runner(self._numbers)
             self.do(Start(self._numbers))
+
+    def _missing(self) -> int:
+        """How many runners may be started now."""
+        missing = self.slots - len(self.runners)
+        if not missing or self.draining:
+            return 0
+        return min(missing, STARTING - sum(runner.phase is Phase.STARTING for runner in self.runners.values()))
 
     def _share_out(self, now: float) -> None:
         """Hand out what waits; if nothing does, and a runner idles, take back what others have not come to."""
