@@ -23,7 +23,7 @@ from .exits import CommandError, ExitCode, code_of
 from .guard import HUB_RISK, private_directory, warn_insecure
 from .keys import keyring, publish
 from .logs import plural, set_up
-from .options import DEFAULT_HUB, Insecure, Level, LogLevel, examples, finite, size
+from .options import DEFAULT_HUB, MOST, YEAR_S, Insecure, Level, LogLevel, examples, number, size, whole
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -78,8 +78,7 @@ def hub(
         typer.Option(
             metavar="SECONDS",
             envvar="TASKMESH_SESSION_GRACE",
-            min=0.0,
-            callback=finite,
+            parser=number(0, YEAR_S),
             help="How long a client that was cut off may stay away before its work is cancelled.",
         ),
     ] = SESSION_GRACE_S,
@@ -97,20 +96,23 @@ def hub(
         typer.Option(
             metavar="ADDRESS",
             envvar="TASKMESH_ADVERTISE",
-            help="The address by which others reach this hub, for its tickets. [dim]\\[default: that of --listen][/]",
+            help="The address by which others reach this hub, for its tickets. "
+            "[dim]\\[default: that of --listen; this machine's name if that is every address][/]",
         ),
     ] = None,
     max_peers: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", envvar="TASKMESH_MAX_PEERS", help="How many clients and workers may be there at a time."
+            parser=whole(1, MOST),
+            metavar="N",
+            envvar="TASKMESH_MAX_PEERS",
+            help="How many clients and workers may be there at a time.",
         ),
     ] = int(DEFAULT.peers),
     max_registrations: Annotated[
         float,
         typer.Option(
-            min=0.1,
-            callback=finite,
+            parser=number(0.1, MOST),
             metavar="N",
             envvar="TASKMESH_MAX_REGISTRATIONS",
             help="How many may join per second with one ticket; five times as many at once.",
@@ -129,7 +131,7 @@ def hub(
         typer.Option(
             metavar="SIZE",
             envvar="TASKMESH_MAX_MESSAGE",
-            help="How large the arguments of a call, or its result, may be at most.",
+            help="How large the arguments of a call, or its result, may be: at least 1MiB.",
         ),
     ] = show_size(DEFAULT.message_bytes).replace(" ", ""),
     insecure: Insecure = False,

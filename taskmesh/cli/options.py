@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated
 
@@ -11,6 +13,9 @@ import typer
 from ..sizes import parse_size, show_size
 
 DEFAULT_HUB = "tcp://127.0.0.1:5555"
+DAY_S = 86_400.0
+YEAR_S = 366 * DAY_S
+MOST = 1_000_000_000  # of whatever is counted: what nobody means cannot overflow anything
 
 
 class LogLevel(StrEnum):
@@ -57,33 +62,47 @@ Level = Annotated[
         "--log-level",
         envvar="TASKMESH_LOG_LEVEL",
         metavar="LEVEL",
+        case_sensitive=False,
         help="Log this and what is worse, to stderr: debug, info, warning or error.",
     ),
 ]
 
 
-def finite(value: float) -> float:
-    """A number of seconds, or so many per second; the callback of options.
+def number(least: float, most: float) -> Callable[[str | float], float]:
+    """What reads an option that is a number from `least` to `most`; the `parser` of options."""
 
-    Raises
-    ------
-    typer.BadParameter
-        It is infinite, or none.
-    """
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a finite number")
-    return value
+    def read(given: str | float) -> float:
+        try:
+            value = float(given)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:  # false for nan
+            raise typer.BadParameter(f"{given} is not a number from {least:g} to {most:.0f}")
+        return value
+
+    return read
+
+
+def whole(least: int, most: int) -> Callable[[str | int], int]:
+    """What reads an option that is a whole number from `least` to `most`; the `parser` of options."""
+
+    def read(given: str | int) -> int:
+        text = str(given).strip()
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not least <= int(text) <= most:
+            raise typer.BadParameter(f"{given} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return read
 
 
 Timeout = Annotated[
     float,
     typer.Option(
         "--timeout",
-        min=0.1,
-        callback=finite,
+        parser=number(0.1, DAY_S),
         metavar="SECONDS",
         envvar="TASKMESH_TIMEOUT",
-        help="How long to wait for the hub's answer.",
+        help="How long to wait for the hub's answer, from 0.1 to 86400.",
     ),
 ]
 

@@ -207,6 +207,11 @@ def test_a_worker_joins_a_hub_that_was_started_again(fleet: Fleet) -> None:
         assert mesh.submit(abs, -3).result(10) == 3
 
 
+def test_a_log_level_may_be_in_capitals() -> None:
+    finished = taskmesh("hub", "--log-level", "INFO", "--listen", "http://x")
+    assert "unknown scheme 'http'" in one_line(finished)
+
+
 def test_options_come_from_the_environment(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKMESH_LISTEN", "tcp://localhost:0")
     hub = fleet.start("hub")
@@ -275,14 +280,27 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["worker", NO_HUB, "-n", "0"], "--workers"),
         (["worker", NO_HUB, "--name", "two\nlines"], "--name"),
         (["status", "tcp://"], "no host"),
-        (["status", "--timeout", "nan"], "nan is not a finite number"),
-        (["status", "--watch", "inf"], "inf is not a finite number"),
-        (["events", "--timeout", "inf"], "inf is not a finite number"),
-        (["worker", NO_HUB, "--drain-timeout", "nan"], "nan is not a finite number"),
+        (["status", "--timeout", "nan"], "'--timeout'"),
+        (["status", "--timeout", "nan"], "nan is not a number from 0.1 to 86400"),
+        (["status", "--timeout", "five"], "five is not a number from 0.1 to 86400"),
+        (["status", "--timeout", "2147484"], "2147484 is not a number from 0.1 to 86400"),
+        (["status", "--watch", "inf"], "inf is not a number from 0 to 86400"),
+        (["status", "--watch", "99999999999"], "is not a number from 0 to 86400"),
+        (["events", "--timeout", "1e300"], "1e300 is not a number from 0.1 to 86400"),
+        (["worker", NO_HUB, "--drain-timeout", "nan"], "nan is not a number from 0 to 31622400"),
+        (["worker", NO_HUB, "-n", "513"], "513 is not a whole number from 1 to 512"),
+        (["worker", NO_HUB, "-n", "four"], "four is not a whole number from 1 to 512"),
+        (["worker", NO_HUB, "--name", "x" * 65], "at most 64 characters"),
         (["worker", NO_HUB, "--memory-limit", "1MB"], "1MB is too little: at least 32 MiB"),
+        (["worker", NO_HUB, "--memory-limit", "31M"], "31M is too little: at least 32 MiB"),
+        (["worker", NO_HUB, "--memory-limit", "0"], "'0' is not a size in memory: it has to be more than 0"),
         (["worker", NO_HUB, "--recycle-above", "1"], "1 is too little: at least 32 MiB"),
-        (["hub", "--session-grace", "inf"], "inf is not a finite number"),
-        (["ticket", "list", "--timeout", "inf"], "inf is not a finite number"),
+        (["hub", "--session-grace", "inf"], "inf is not a number from 0 to 31622400"),
+        (["hub", "--max-peers", "1.5"], "1.5 is not a whole number from 1 to 1000000000"),
+        (["hub", "--port", "7000"], "No such option: --port. An address has the port in it: --listen"),
+        (["version"], "Try: taskmesh --version"),
+        (["ticket", "list", "--timeout", "9999999999"], "is not a number from 0.1 to 86400"),
+        (["ticket", "revoke", "x", "--timeout", "9999999999"], "is not a number from 0.1 to 86400"),
         (["hub", "--listen", "tcp://127.0.0.1:0", "--insecure", "--keys", "somewhere"], "--keys is of no use"),
         (["hub", "--listen", "tcp://127.0.0.1:0", "--insecure", "--advertise", "hub.lan"], "--advertise is of no use"),
     ],
@@ -500,8 +518,9 @@ def test_what_nobody_uses_stops_at_once(fleet: Fleet) -> None:
 # ---- help --------------------------------------------------------------------------------------------------
 
 
-def test_the_version_is_printed() -> None:
-    finished = taskmesh("--version")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_printed(option: str) -> None:
+    finished = taskmesh(option)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.startswith(f"taskmesh {__version__} ")
 
