@@ -19,7 +19,7 @@ from .asking import ask, no_hub, whom_to_ask
 from .logs import printable
 from .options import DAY_S, AskedHub, Insecure, TicketFile, Timeout, examples, number
 
-PLAIN_WIDTH = 130  # columns of a table that goes to a file, where nobody knows how wide it may be
+PLAIN_WIDTH = 200  # columns of a table that goes to a file, where nobody knows how wide it may be
 EXAMPLES = examples(
     ("taskmesh status", "The hub on this machine."),
     ("taskmesh status tcp://10.0.0.5:5555 --watch 2", "Another one, again every two seconds, until Ctrl-C."),

@@ -25,7 +25,7 @@ from .options import Timeout, examples, paragraphs
 from .register import Where, register_of
 from .tables import ticket_table
 
-PLAIN_WIDTH = 130  # columns of a table that goes to a file
+PLAIN_WIDTH = 200  # columns of a table that goes to a file
 
 HELP = """Make, list and revoke tickets: the files that let clients and workers join a hub.
 

@@ -156,6 +156,14 @@ def test_ctrl_c_while_it_is_being_imported_is_no_traceback(tmp_path: Path) -> No
     assert (finished.returncode, finished.stdout, finished.stderr) == (130, "", "")
 
 
+@pytest.mark.parametrize("script", ["stdlib_census/census", "monte_carlo/monte_carlo", "asyncio_client/client"])
+def test_an_example_complains_on_standard_error(script: str) -> None:
+    finished = shell(f"{sys.executable} {ROOT}/examples/{script}.py --hub tcp://")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("AddressError: ")
+    assert "AddressError" not in finished.stdout
+
+
 # ---- terminals ------------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +171,14 @@ def test_a_dumb_terminal_is_shown_the_status_again_and_again(fleet: Fleet) -> No
     with terminal([*COMMAND, "status", fleet.address, "--watch", "0.05"], TERM="dumb") as shows:
         until(lambda: shows.shown().count("No workers") >= 2 or shows.process.poll() is not None, "it shows")
         assert shows.process.poll() is None, shows.shown()
+
+
+def test_status_on_a_terminal_of_eighty_columns_has_a_line_for_each(fleet: Fleet) -> None:
+    worker = fleet.worker()
+    with terminal([*COMMAND, "status", fleet.address], 80) as shows:
+        until(lambda: shows.process.poll() is not None, "it ends")
+        [line] = [line for line in shows.text().splitlines() if f" {worker.process.pid} " in line]
+    assert line.split()[-1] == "ok"
 
 
 def test_what_is_logged_is_not_coloured_by_guesses() -> None:
