@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +20,23 @@ from ..sizes import show_size
 from ..store import default_store_url, open_store, store_path
 from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
 from .exits import CommandError, ExitCode, code_of
-from .guard import HUB_RISK, private_directory, warn_insecure
-from .keys import keyring, publish
+from .guard import HUB_RISK, OWN, private_directory, warn_insecure
+from .keys import address_in_tickets, keyring, publish
 from .logs import plural, set_up
-from .options import DEFAULT_HUB, MOST, YEAR_S, Insecure, Level, LogLevel, examples, number, size, whole
+from .options import (
+    DEFAULT_HUB,
+    EVERY_ADDRESS,
+    MOST,
+    YEAR_S,
+    Insecure,
+    Level,
+    LogLevel,
+    examples,
+    number,
+    reachable,
+    size,
+    whole,
+)
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -153,7 +166,8 @@ def hub(
         max_peers, max_registrations, size(max_queued, "--max-queued"),
         size(max_message, "--max-message", LEAST_MESSAGE),
     )  # fmt: skip
-    reached_by = str(parse_address(advertise)) if advertise is not None else None
+    reached_by = reachable(advertise, "--advertise") if advertise is not None else None
+    _expect_free(address)
     with _alone(address), keyring(address, keys, insecure, reached_by) as ring:
         if insecure and address.scheme == "tcp":
             warn_insecure(address, HUB_RISK)
@@ -181,9 +195,13 @@ def _default_store(address: Address) -> str:
 def _lanes(address: Address, text: str | None) -> tuple[int, int] | None:
     if address.scheme == "tcp" and address.port > 65535 - CHANNELS + 1:
         raise AddressError(f"port {address.port} is too high: the three ports after it are needed too")
-    if text is not None:
-        return parse_ports(text)
-    return LANE_PORTS if address.port else None
+    if text is None:
+        return LANE_PORTS if address.port else None
+    low, high = parse_ports(text)
+    last = address.port + CHANNELS - 1
+    if address.port and low <= last and address.port <= high:
+        raise AddressError(f"--lanes {text} has ports of the hub itself in it ({address.port}-{last}): choose others")
+    return low, high
 
 
 def resolve(address: Address) -> Address:
@@ -191,8 +209,8 @@ def resolve(address: Address) -> Address:
 
     Raises
     ------
-    AddressError
-        The name is not known.
+    CommandError
+        The name is not known; it may be later, when the network is up.
     """
     if address.scheme != "tcp":
         return address
@@ -201,9 +219,38 @@ def resolve(address: Address) -> Address:
     try:
         found = socket.getaddrinfo(address.host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise AddressError(f"cannot listen on {address}: the name {address.host!r} is not known") from None
+        raise CommandError(
+            ExitCode.ADDRESS, f"cannot listen on {address}: the name {address.host!r} is not known"
+        ) from None
     families = {family: str(where[0]) for family, _, _, _, where in reversed(found)}
     return address._replace(host=families.get(socket.AF_INET) or families[socket.AF_INET6])
+
+
+def _expect_free(address: Address) -> None:
+    """Another hub there has the keys and the store as well: say first what matters.
+
+    Raises
+    ------
+    CommandError
+        A port is in use.
+    """
+    if address.scheme != "tcp" or not address.port:
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    for port in range(address.port, address.port + CHANNELS):
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does
+            try:
+                probe.bind((address.host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return  # who binds in earnest says it
+                what = "it is" if port == address.port else f"port {port}, which it takes too, is"
+                raise CommandError(
+                    ExitCode.ADDRESS,
+                    f"cannot listen on {address}: {what} in use, probably by another hub: "
+                    f"stop that one, or choose another address with --listen",
+                ) from None
 
 
 @contextmanager
@@ -234,7 +281,7 @@ def _alone(address: Address) -> Iterator[None]:
 def _sweep(directory: Path) -> None:
     """Remove the sockets of a hub that has ended: control, submit, sink, events and lanes."""
     for path in directory.iterdir():
-        if path.is_socket() and re.fullmatch(r"[csre]|l\d+", path.name):
+        if path.is_socket() and OWN.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
@@ -295,7 +342,7 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
         raise CommandError(code, str(error)) from None
     cost = "and what is left runs when a hub is started here again" if stored else "and what is left is not run"
     stopper = Stopper(loop, HubService(hub, loop, stored), cost)
-    print(f"taskmesh hub is ready at {hub.address}{_remarks(setup, ring)}", flush=True)
+    print(f"taskmesh hub is ready at {hub.address}{_remarks(setup, ring, hub.address)}", flush=True)
     loop.run()
     unfinished = stored and not hub.drained
     try:
@@ -307,11 +354,13 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
     return stopper.exit_code
 
 
-def _remarks(setup: Setup, ring: Keyring | None) -> str:
+def _remarks(setup: Setup, ring: Keyring | None, at: Address) -> str:
     address, lanes, store = setup.address, setup.lanes, setup.store
     remarks = [f"lanes {lanes[0]}-{lanes[1]}"] if lanes and address.scheme == "tcp" else []
     remarks.append("work is kept in memory only" if store == "memory" else f"work is kept in {store_path(store)}")
-    if address.host in ("0.0.0.0", "::"):
+    if ring is not None and (told := address_in_tickets(at, setup.reached_by)) != str(at):
+        remarks.insert(0, f"its tickets say {told}")
+    if address.host in EVERY_ADDRESS:
         remarks.insert(0, "every address of this machine")
     if ring is not None:
         remarks.append(f"keys and tickets are in {ring.directory}")

@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from ..sizes import parse_size, show_size
+from ..transport.endpoints import parse_address
 
 DEFAULT_HUB = "tcp://127.0.0.1:5555"
+EVERY_ADDRESS = ("0.0.0.0", "::")
 DAY_S = 86_400.0
 YEAR_S = 366 * DAY_S
 MOST = 1_000_000_000  # of whatever is counted: what nobody means cannot overflow anything
@@ -105,6 +107,28 @@ Timeout = Annotated[
         help="How long to wait for the hub's answer, from 0.1 to 86400.",
     ),
 ]
+
+
+def reachable(given: str, option: str) -> str:
+    """The address of a hub for its tickets, as given to an option.
+
+    Raises
+    ------
+    AddressError
+        It is no address.
+    typer.BadParameter
+        Nobody could use a ticket with it.
+    """
+    address = parse_address(given)
+    if address.scheme == "ipc":
+        raise typer.BadParameter(
+            f"{given} is on the hub's machine alone, where nobody needs a ticket", param_hint=option
+        )
+    if address.host in EVERY_ADDRESS:
+        raise typer.BadParameter(
+            f"{given} is every address of the hub's machine: name the one by which to reach it", param_hint=option
+        )
+    return str(address)
 
 
 def paragraphs(docstring: str | None) -> str:

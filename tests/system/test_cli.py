@@ -270,8 +270,12 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["hub", "--listen", "http://x"], "unknown scheme 'http'"),
         (["hub", "--listen", "tcp://127.0.0.1:seven"], "'seven' is not a port"),
         (["hub", "--listen", "tcp://127.0.0.1:65534"], "port 65534 is too high"),
-        (["hub", "--listen", "tcp://no-such-host.invalid:0"], "'no-such-host.invalid' is not known"),
         (["hub", "--lanes", "9-3"], "'9-3' is not a range of ports"),
+        (["hub", "--lanes", "5550-5556"], "--lanes 5550-5556 has ports of the hub itself in it (5555-5558)"),
+        (["hub", "--listen", "tcp://127.0.0.1:7000", "--lanes", "7003-7100"], "ports of the hub itself"),
+        (["hub", "--advertise", "tcp://0.0.0.0:5555"], "--advertise: tcp://0.0.0.0:5555 is every address"),
+        (["hub", "--advertise", "tcp://*:5555"], "name the one by which to reach it"),
+        (["hub", "--advertise", "ipc:///tmp/x"], "nobody needs a ticket"),
         (["hub", "--lisen", "x"], "--lisen"),
         (["hub", "--listen"], "requires an argument. Try: taskmesh hub --help"),
         (["hub", "--log-level", "loud"], "loud"),
@@ -280,6 +284,9 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["worker", NO_HUB, "-n", "0"], "--workers"),
         (["worker", NO_HUB, "--name", "two\nlines"], "--name"),
         (["status", "tcp://"], "no host"),
+        (["status", "127.0.0.1:5555:5556"], "too many colons"),
+        (["status", "tcp://*:5555"], "name the one by which to reach it"),
+        (["worker", "*"], "name the one by which to reach it"),
         (["status", "--timeout", "nan"], "'--timeout'"),
         (["status", "--timeout", "nan"], "nan is not a number from 0.1 to 86400"),
         (["status", "--timeout", "five"], "five is not a number from 0.1 to 86400"),
@@ -318,12 +325,34 @@ def test_a_ticket_and_insecure_do_not_go_together(verb: str) -> None:
     assert "do not go together" in one_line(finished)
 
 
-def test_a_port_in_use_is_one_clear_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+def test_a_name_that_is_not_known_yet_is_an_address_that_cannot_be_listened_on() -> None:
+    finished = taskmesh("hub", "--listen", "tcp://no-such-host.invalid:0")
+    assert finished.returncode == 5
+    assert "'no-such-host.invalid' is not known" in one_line(finished)
+
+
+@pytest.mark.parametrize(("ahead", "which"), [(0, "it is in use"), (2, "which it takes too, is in use")])
+def test_a_port_in_use_is_one_clear_line(ahead: int, which: str) -> None:
+    port = free_ports(4)
+    address = f"tcp://127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", port + ahead)):
         finished = taskmesh("hub", "--listen", address)
     assert finished.returncode == 5
-    assert f"cannot listen on {address}: it is in use" in one_line(finished)
+    assert f"cannot listen on {address}: " in one_line(finished)
+    assert f"{which}, probably by another hub: stop that one" in one_line(finished)
+
+
+def test_a_second_hub_on_the_port_of_another_says_that_and_not_that_keys_are_in_use(fleet: Fleet) -> None:
+    address = f"tcp://127.0.0.1:{free_ports(4)}"
+    fleet.hub(listen=address)
+    finished = taskmesh("hub", "--listen", address)
+    assert finished.returncode == 5
+    assert f"cannot listen on {address}: it is in use, probably by another hub: stop that one" in one_line(finished)
+
+
+def test_a_hub_on_every_address_says_what_its_tickets_say(fleet: Fleet) -> None:
+    hub, _ = fleet.hub("--advertise", "tcp://hub.lan:7000", listen="tcp://0.0.0.0:0")
+    assert "(every address of this machine; its tickets say tcp://hub.lan:7000; " in hub.output
 
 
 def test_an_address_of_another_machine_is_one_clear_line_behind_the_warning() -> None:
@@ -348,7 +377,11 @@ def test_an_ipc_directory_that_others_may_enter_is_refused(tmp_path: Path) -> No
     tmp_path.chmod(0o755)
     finished = taskmesh("hub", "--listen", f"ipc://{tmp_path}")
     assert finished.returncode == 5
-    assert "others may enter it" in one_line(finished)
+    assert one_line(finished).endswith("others may enter it, and could run tasks; chmod 700 it first")
+    (tmp_path / "of somebody").touch()
+    finished = taskmesh("hub", "--listen", f"ipc://{tmp_path}")
+    assert finished.returncode == 5
+    assert one_line(finished).endswith("choose a directory of your own")
 
 
 def test_a_worker_without_a_ticket_for_that_hub_is_told_how_to_get_one() -> None:
@@ -392,7 +425,7 @@ def test_a_worker_of_another_release_is_refused_in_one_clear_line(fleet: Fleet) 
 # ---- stopping ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_worker_that_is_told_to_stop_finishes_what_runs(
     fleet: Fleet, meshes: Callable[[str], Mesh], number: signal.Signals
 ) -> None:
@@ -455,7 +488,39 @@ def test_a_worker_that_is_killed_leaves_no_process_behind(fleet: Fleet, meshes: 
     held.let_go()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_that_is_closed_lets_the_worker_finish_what_runs(
+    fleet: Fleet, meshes: Callable[[str], Mesh]
+) -> None:
+    _, address = fleet.hub()
+    worker = fleet.worker(address, "-n", "1")
+    held = Held(meshes(address), fleet.directory)
+    held.wait_started()
+    os.killpg(worker.process.pid, signal.SIGHUP)  # every process in the foreground has it
+    worker.says("draining: finishing what runs on 1 runner")
+    held.let_go()
+    assert held.future.result(10) == "was let go"
+    assert worker.ends() == 0
+    assert len(held.starts()) == 1
+
+
+def test_a_worker_survives_its_terminal_below_nohup(fleet: Fleet) -> None:
+    _, address = fleet.hub()
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        f"os.execv(sys.executable, [sys.executable, '-m', 'taskmesh', 'worker', {address!r}, '-n', '1'])"
+    )
+    worker = Started(["-c", code], fleet.directory)
+    try:
+        worker.says("has joined")
+        worker.signal(signal.SIGHUP)
+        worker.signal(signal.SIGTERM)
+        assert worker.ends() == 0
+        assert worker.output.count("draining") == 1
+    finally:
+        worker.end_now()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_hub_that_is_told_to_stop_finishes_what_was_submitted(fleet: Fleet, number: signal.Signals) -> None:
     hub, address = fleet.hub()
     fleet.worker(address, "-n", "1")
