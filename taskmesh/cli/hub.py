@@ -155,9 +155,9 @@ def hub(
     Prints one line with its address when it can be joined. Everything is encrypted, and whoever joins needs a ticket:
     processes of this user on this machine find theirs by themselves, for others see: taskmesh ticket.
 
-    Ctrl-C drains: new sessions are refused, what was submitted is finished. A second one stops at once. SIGTERM
-    stops at once when the work is stored: the next hub there goes on with it, and clients and workers wait for that.
-    Without a store it drains as well.
+    Ctrl-C drains: new sessions are refused, what was submitted is finished. A second one stops at once. SIGTERM and
+    SIGHUP stop at once when the work is stored: the next hub there goes on with it, and clients and workers wait for
+    that. Without a store they drain as well.
     """
     set_up(log_level)
     address = resolve(parse_address(listen, port_zero=True))

@@ -37,7 +37,7 @@ EPILOG = "\n\n".join(
         "Options can be set by the environment variables that are shown beside them.",
         "[bold]Exit codes[/]: 0 done; 1 failed; 2 wrong usage or address; 3 no hub answers; "
         "4 the hub refused; 5 cannot listen there; 6 the store cannot be used; 7 keys or a ticket cannot be used; "
-        "130, 143 stopped at once by Ctrl-C or SIGTERM, hub and worker by a second one; "
+        "130, 143, 129 stopped at once by Ctrl-C, SIGTERM or SIGHUP, hub and worker by a second one; "
         "141 whoever read the output has closed it.",
     ]
 )

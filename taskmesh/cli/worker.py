@@ -122,7 +122,7 @@ def worker(
     Prints one line when it has joined. A hub that is not there yet, or goes away, is waited for. Tasks find
     modules in the working directory and on this Python's path.
 
-    Ctrl-C or SIGTERM drains: what has not started goes back to the hub, what runs is finished, within
+    Ctrl-C, SIGTERM or SIGHUP drains: what has not started goes back to the hub, what runs is finished, within
     --drain-timeout. A second one stops at once, and what was running is started again elsewhere.
     """
     set_up(log_level)

@@ -609,6 +609,14 @@ def test_help_shows_examples_and_a_variable_for_every_option(verb: str) -> None:
         assert name in documented
 
 
+def test_help_and_the_page_on_the_command_line_have_the_same_exit_codes() -> None:
+    shown = " ".join(taskmesh("--help").stdout.split()).partition("Exit codes: ")[2]
+    page = (ROOT / "docs" / "cli.md").read_text().partition("## Exit codes")[2]
+    codes = [code for cell in re.findall(r"^\| ([\d, ]+) \|", page, re.M) for code in cell.split(", ")]
+    assert codes == ["0", "1", "2", "3", "4", "5", "6", "7", "130", "143", "129", "141"]
+    assert [code for code in re.findall(r"\b\d+\b", shown) if code in codes] == codes
+
+
 # ---- systemd -----------------------------------------------------------------------------------------------
 
 
