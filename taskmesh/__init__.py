@@ -43,7 +43,8 @@ from .task import Task, TaskInfo, current_task, task
 
 if TYPE_CHECKING:
     from .futures import Future
-    from .mesh import Mesh, current_mesh
+    from .mesh import Mesh
+    from .meshes import current_mesh
     from .waiting import as_completed, gather, wait
 
 __version__ = "0.1.0"
@@ -51,7 +52,7 @@ __version__ = "0.1.0"
 # Loaded when first used: a runner imports this package for `task`, and must not pay for sockets.
 _LAZY = {
     "Future": "futures", "as_completed": "waiting", "gather": "waiting", "wait": "waiting",
-    "Mesh": "mesh", "current_mesh": "mesh",
+    "Mesh": "mesh", "current_mesh": "meshes",
 }  # fmt: skip
 
 __all__ = [

@@ -1,6 +1,6 @@
 """What arrives at a client of its tasks: outcomes, refusals and answers, on their way to futures, maps and callers.
 
-Everything here happens in the receive thread. The session is touched under its lock; futures and maps are settled
+Everything here happens in the receive thread. The session is touched under its lock; futures and maps are told
 without it, because callbacks run then.
 """
 
@@ -15,8 +15,8 @@ from .core import messages as m
 from .core.ranges import Ranges
 from .core.session import ClientSpec, Session
 from .errors import HubFull
-from .futures import Future, settle_cancelled, settle_error
-from .outcomes import settle
+from .futures import Future, end_cancelled, end_error
+from .outcomes import end
 
 Spec = ClientSpec[Future[Any]]
 
@@ -61,9 +61,9 @@ class Arrivals:
             sent.owner.deliver(outcome, fresh)
         elif outcome.form == m.Form.CANCELLED:
             for future in sent.waiters[outcome.lo : outcome.hi]:
-                settle_cancelled(future)
+                end_cancelled(future)
         else:
-            settle(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
+            end(sent.waiters[outcome.lo : outcome.hi], spec.name, outcome)
         self._ended(spec, outcome.first, fresh)
 
     def rejected(self, message: m.Rejected) -> None:
@@ -79,7 +79,7 @@ class Arrivals:
             sent.owner.refuse(message.first, left, error)
         for lo, hi in left:
             for future in sent.waiters[lo:hi]:
-                settle_error(future, error)
+                end_error(future, error)
         self._ended(spec, message.first, left)
 
     def kept(self, message: m.Cancelled) -> None:

@@ -7,8 +7,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from .task import Task, task_name
-from .wire.payload import digest_of, dump_body
+from .core.identity import digest_of
+from .task import BoundTask, Task, task_name
+from .wire.payload import dump_body
 
 
 class ByObject:
@@ -28,6 +29,8 @@ def unwrap(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any,
             args, kwargs, fn = (*fn.args, *args), {**fn.keywords, **kwargs}, fn.func
         elif isinstance(fn, types.MethodType) and isinstance(fn.__func__, types.FunctionType):
             args, fn = (fn.__self__, *args), fn.__func__
+        elif isinstance(fn, BoundTask):
+            args, fn = (fn.__self__, *args), fn.task
         else:
             break
     if isinstance(fn, Task | types.FunctionType | type):

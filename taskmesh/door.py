@@ -16,7 +16,7 @@ import zmq
 
 from .complaints import Complaint, Complaints
 from .core import messages as m
-from .core.access import CONTROL, EVENTS, LOCAL, NEVER, Access, Grant, Registered, Role
+from .core.access import EVENTS, LOCAL, NEVER, Access, Grant, Registration, Role
 from .core.quota import Bucket
 from .errors import KeysError
 from .transport.curve import Arrival, Zap, get_from, guard, raw
@@ -73,7 +73,7 @@ class Door:
         return self._keyring is not None
 
     def guard(self, sock: Socket, domain: str) -> None:
-        """Have a socket, before it is bound, let in only who may use this channel."""
+        """Have a socket, before it is bound, let in only those that may use this channel."""
         if self._keyring is not None:
             guard(sock, self._keyring.secret_key, domain)
 
@@ -157,7 +157,7 @@ class Door:
             return True
         if not self.access.may_use(request.key):
             return False
-        self.access.enter(request.key, Registered(epoch, request.instance, request.role, ticket))
+        self.access.enter(request.key, Registration(epoch, request.instance, request.role, ticket))
         return True
 
     def leave(self, epoch: int) -> None:
@@ -181,7 +181,7 @@ class Door:
             self._change(self._keyring, request, holder)
         except (KeysError, ValueError) as error:
             return m.Refused(str(error))
-        from .security.keyring import document
+        from .security.grants import document
 
         return m.Tickets(json.dumps(document(self._keyring.grants, time.time())).encode())
 
@@ -223,7 +223,7 @@ class Door:
             if min(grant.revoked_at, grant.expires_at) >= self._since:  # others were noted by a hub before this one
                 self.note("ticket ended", name=grant.name, why=grant.objection(wall))
         if self.feed is not None and any(grant.name in self._readers for grant in ended):
-            self._readers.clear()  # who is still good comes again
+            self._readers.clear()  # readers whose tickets are still good come again
             self.feed.renew()
         return [(grant.name, grant.objection(wall) or "") for grant in ended]
 
@@ -236,18 +236,21 @@ class Door:
     # ---- the record -----------------------------------------------------------------------------------------
 
     def note(self, event: str, **fields: object) -> None:
-        """Write it to the audit log, and tell who reads events."""
+        """Write it to the audit log, and tell whoever reads events."""
         if self._audit is not None:
             self._audit.write(event, **fields)
         self.tell(event, **fields)
 
     def tell(self, event: str, **fields: object) -> None:
-        """Tell who reads events."""
+        """Tell whoever reads events."""
         if self.feed is not None:
             self.feed.publish(event, **fields)
 
     def note_registration(self, request: m.Register, epoch: int, ticket: str, address: str) -> None:
-        """Write down who has joined. Who joins again and again does not push what he did before out of the log."""
+        """Write down who has joined.
+
+        A peer that joins again and again must not push what it did before out of the log.
+        """
         self._note_often(
             "registered", ticket, role=request.role, name=request.name[:NOTED], host=request.host[:NOTED],
             pid=request.pid, instance=f"{request.instance:x}", epoch=epoch, address=address or None,
@@ -282,6 +285,3 @@ class Door:
             self._zap.close()
         if self._audit is not None:
             self._audit.close()
-
-
-__all__ = ["CONTROL", "Door"]

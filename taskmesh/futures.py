@@ -6,7 +6,7 @@ by the properties below, so that its own methods, `concurrent.futures.wait` and 
 What a future has is in slots, without a dictionary of 270 bytes, and whoever watches it in one of them.
 
 Rule: a future changes state under `_STATE`, the lock under which its Condition is made, and under that Condition if
-there is one. So whoever settles a future sees every Condition that was made before, and whoever makes one later sees
+there is one. So whoever ends a future sees every Condition that was made before, and whoever makes one later sees
 the new state.
 """
 
@@ -20,6 +20,8 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .core.identity import task_id
 
 if TYPE_CHECKING:
     from .core.session import OpenChunk
@@ -145,7 +147,7 @@ class Future(concurrent.futures.Future[T]):
     @property
     def id(self) -> str:
         """The task's id: session, number of the function, number of the task."""
-        return f"{self._place.session:016x}-{self._place.number}-{self.number}"
+        return task_id(self._place.session, self._place.number, self.number)
 
     @property
     def number(self) -> int:
@@ -280,7 +282,7 @@ class Future(concurrent.futures.Future[T]):
         self._end_by_hand(None, exception)
 
     def _end_by_hand(self, result: Any, error: BaseException | None) -> None:
-        if not _settle(self, FINISHED, result, error):
+        if not _end(self, FINISHED, result, error):
             raise InvalidStateError(f"{self._state}: {self!r}")
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
@@ -306,10 +308,10 @@ def unwatch(future: Future[Any], sleeper: Sleeper) -> None:
             future._watch.sleepers.remove(sleeper)
 
 
-# ---- settling -------------------------------------------------------------------------------------------------------
+# ---- ending ---------------------------------------------------------------------------------------------------------
 
 
-def settle_values(futures: Sequence[Future[Any]], values: Sequence[Any]) -> None:
+def end_values(futures: Sequence[Future[Any]], values: Sequence[Any]) -> None:
     """`futures[i]` returned `values[i]`. Those that are done already stay as they are."""
     watched: list[tuple[Future[Any], Any]] = []
     with _STATE:
@@ -320,20 +322,20 @@ def settle_values(futures: Sequence[Future[Any]], values: Sequence[Any]) -> None
                 future._result = value
                 future._state = FINISHED
     for future, value in watched:
-        _settle(future, FINISHED, value, None)
+        _end(future, FINISHED, value, None)
 
 
-def settle_error(future: Future[Any], error: BaseException) -> None:
+def end_error(future: Future[Any], error: BaseException) -> None:
     """`future` raised `error`."""
-    _settle(future, FINISHED, None, error)
+    _end(future, FINISHED, None, error)
 
 
-def settle_cancelled(future: Future[Any]) -> None:
+def end_cancelled(future: Future[Any]) -> None:
     """`future` will never run."""
-    _settle(future, CANCELLED_AND_NOTIFIED, None, None)
+    _end(future, CANCELLED_AND_NOTIFIED, None, None)
 
 
-def _settle(future: Future[Any], state: str, result: Any, error: BaseException | None) -> bool:
+def _end(future: Future[Any], state: str, result: Any, error: BaseException | None) -> bool:
     """End one future, wake those who wait, run its callbacks. False: it had ended before.
 
     Whoever holds its Condition sees the old state and no news, or the new state after all the news: the standard
@@ -342,11 +344,11 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
     """
     with _STATE:
         condition = future._watch.condition if future._watch is not None else None
-        if condition is None and not _end(future, state, result, error):
+        if condition is None and not _set(future, state, result, error):
             return False
     if condition is not None:
         with condition:
-            if not _end(future, state, result, error):
+            if not _set(future, state, result, error):
                 return False
             for waiter in future._waiters:
                 if state != FINISHED:
@@ -360,7 +362,7 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
         left = future._watch
         if left is None:
             return True
-        if left.condition is None:  # else somebody may hold it, and is going to release the one that he finds here
+        if left.condition is None:  # else somebody may hold it, and is going to release the one that is found here
             future._watch = None
         sleepers, left.sleepers = left.sleepers, []
         callbacks, left.callbacks = left.callbacks, []
@@ -374,7 +376,7 @@ def _settle(future: Future[Any], state: str, result: Any, error: BaseException |
     return True
 
 
-def _end(future: Future[Any], state: str, result: Any, error: BaseException | None) -> bool:
+def _set(future: Future[Any], state: str, result: Any, error: BaseException | None) -> bool:
     with _STATE:
         if future._state != PENDING:
             return False

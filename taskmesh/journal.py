@@ -9,16 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from .core.records import Record, Snapshot
 from .lanes import Lane
-from .store.base import Store
+from .store.base import OpenStore
 from .transport.loop import Loop
-
-OpenStore = Callable[[Callable[[], None]], Store]
-"""Opens a store; it calls what it is given whenever it has committed something, from any thread."""
 
 
 class Listener(Protocol):

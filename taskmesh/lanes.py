@@ -118,15 +118,15 @@ class Lanes:
         self._door.guard(sock, domain)
         if address.scheme == "ipc":
             self._next_port += 1
-            return sock, bind(sock, f"ipc://{address.host}/l{self._next_port}")
+            return sock, bind(sock, address.lane(self._next_port))
         if self._ports is None:
-            return sock, bind(sock, str(address._replace(port=0)))
+            return sock, bind(sock, address.lane(0))
         first, last = self._ports
         for _ in range(last - first + 1):
             port = self._next_port
             self._next_port = first if port >= last else port + 1
             try:
-                return sock, bind(sock, str(address._replace(port=port)))
+                return sock, bind(sock, address.lane(port))
             except AddressError:
                 continue
         close(sock)

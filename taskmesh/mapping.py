@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from .client import Client
 from .core import messages as m
+from .core.identity import task_id
 from .core.ranges import Ranges
-from .outcomes import contents, open_failure
+from .outcomes import contents, open_failure, unreadable
 from .places import Place
 from .source import Source
-from .wire.payload import loads, unpickling_error
+from .wire.payload import loads
 
 
 class _Part(NamedTuple):
@@ -77,7 +78,7 @@ class MapRun:
         self._error: BaseException | None = None
         self._waiting_for: tuple[int, int] | None = None
         self._out = 0
-        self.abandoned = False
+        self._dropped = False
 
     # ---- in -------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,9 @@ class MapRun:
                 self._send(leaves, items, total)
 
     def _send(self, leaves: list[bytes], items: list[int], total: int) -> None:
-        first, count = self._client.submit_items(self._place, leaves, items, self._source.chunking.grain, self)
+        first, count = self._client.submitter.submit_items(
+            self._place, leaves, items, self._source.chunking.grain, self
+        )
         with self._changed:
             chunk = _Chunk(first, count)
             self._chunks.append(chunk)
@@ -167,9 +170,13 @@ class MapRun:
                 if self._buffer is not None:
                     self.feed()
         finally:
-            if self._chunks and not self.abandoned:
-                self.abandoned = True
-                self._client.cancel_owner(self)
+            self.drop()
+
+    def drop(self) -> None:
+        """Nobody wants the rest. May be called at any time, as finalizers are."""
+        if self._chunks and not self._dropped:
+            self._dropped = True
+            self._client.drop(self)
 
     def _next(self) -> _Part:
         """The part whose turn it is.
@@ -206,8 +213,7 @@ class MapRun:
         if outcome.form == m.Form.CANCELLED:
             return [], CancelledError()
         if outcome.form >= m.Form.ERROR:
-            number = outcome.first + outcome.lo
-            task = f"{self._place.session:016x}-{self._place.number}-{number}"
+            task = task_id(self._place.session, self._place.number, outcome.first + outcome.lo)
             return [], open_failure(outcome, name, task)
         values: list[Any] = []
         try:
@@ -218,8 +224,6 @@ class MapRun:
             else:
                 for pickled in contents(outcome)[part.lo - outcome.lo : part.hi - outcome.lo]:
                     values.append(loads(pickled))
-        except Exception as error:
-            failure = unpickling_error(error, f"a result of {name}", "this machine")
-            failure.__cause__ = error
-            return values, failure
+        except (Exception, SystemExit) as error:
+            return values, unreadable(error, name)
         return values, None

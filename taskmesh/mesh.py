@@ -1,8 +1,6 @@
 """`Mesh`: what a script holds of a mesh. A `concurrent.futures.Executor`.
 
-A private mesh is started with it and gone with it; otherwise it is a session at a running hub. Which mesh is meant
-where none is named: that of the innermost enclosing `with`, else the hub at `$TASKMESH_HUB`, else a private one that
-lives until the interpreter exits.
+A private mesh is started with it and gone with it; otherwise it is a session at a running hub.
 
 The client's half, sockets and all, is imported when a mesh is made: a private one starts its hub before that, so that
 both load at the same time.
@@ -10,9 +8,7 @@ both load at the same time.
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
-import contextvars
 import os
 import sys
 import threading
@@ -24,12 +20,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from . import meshes
 from .callables import pack_initializer, unwrap
-from .errors import HubUnreachable, NestedMeshError
+from .errors import HubUnreachable
 from .futures import Future
 from .launch import PrivateHub
 from .places import Place, Places
-from .task import Task, in_runner
+from .task import Task
 from .window import WINDOW
 from .wire.payload import dump_call
 
@@ -40,11 +37,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_entered: contextvars.ContextVar[tuple[Mesh, ...]] = contextvars.ContextVar("taskmesh_entered", default=())
-_open: weakref.WeakSet[Mesh] = weakref.WeakSet()
-_dropped: set[tuple[Client, PrivateHub | None]] = set()  # of meshes that nobody refers to; they finish their work
-_default: Mesh | None = None
-_default_lock = threading.Lock()
+
+PRIVATE_TIMEOUT_S = 10.0  # at least: a hub of our own is there, and only a busy machine makes it answer late
 
 
 def default_workers() -> int:
@@ -85,7 +79,8 @@ class Mesh(concurrent.futures.Executor):
     HubUnreachable
         No hub answered in time; the message says what was tried.
     RegistrationRefused
-        The hub runs another release of taskmesh or Python.
+        The hub does not want us: it runs another release of taskmesh or Python, has keys where we have none, or no
+        longer knows the ticket.
     AddressError
         The address is not one.
     TicketError
@@ -109,53 +104,58 @@ class Mesh(concurrent.futures.Executor):
         window: int = WINDOW,
         window_timeout: float | None = None,
     ) -> None:
-        _forbid_in_runner()
+        meshes.forbid_in_runner()
         self._shutdown_lock = threading.Lock()
         self._private: PrivateHub | None = None
-        self._client: Client | None = None
-        self._tokens: list[contextvars.Token[tuple[Mesh, ...]]] = []
+        self._tokens: list[meshes.Token] = []
         self._closed = False
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {type(initializer).__name__}")
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise ValueError(f"window must be a whole number of bytes from 1 on, not {window!r}")
+        _require_whole("window", window)
         if window_timeout is not None and not window_timeout >= 0:
             raise ValueError(f"window_timeout must be None or seconds from 0 on, not {window_timeout!r}")
         self._window = (window, window_timeout)
+        if address is not None and not isinstance(address, str):
+            raise TypeError(f"address must be a text like tcp://host:5555, not {address!r}")
+        if not connect_timeout >= 0:
+            raise ValueError(f"connect_timeout must be seconds from 0 on, not {connect_timeout!r}")
         init = pack_initializer(initializer, initargs)
         if address is None and ticket is None:
-            self._start_private(workers, connect_timeout)
+            self._client = self._start_private(workers, connect_timeout)
         elif workers is not None:
             raise ValueError("workers= is for a private mesh; a hub's daemons say how many runners they have")
         else:
             from .joining import await_hub
 
-            self._join(await_hub(address, ticket, insecure, timeout_s=connect_timeout), connect_timeout)
-        assert self._client is not None
+            self._client = self._join(await_hub(address, ticket, insecure, timeout_s=connect_timeout), connect_timeout)
         self._places: Places = Places(self._client, init)
-        self._finalizer: weakref.finalize[Any, Mesh] = weakref.finalize(self, _drop, self._client, self._private)
-        self._finalizer.atexit = False  # `_close_all` sees to it
-        _open.add(self)
+        self._finalizer: weakref.finalize[Any, Mesh] = weakref.finalize(
+            self, meshes.dropped, self._client, self._private
+        )
+        self._finalizer.atexit = False  # `meshes` sees to it
+        meshes.opened(self)
 
-    def _start_private(self, workers: int | None, timeout: float) -> None:
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise ValueError(f"workers must be a whole number from 1 on, not {workers!r}")
+    def _start_private(self, workers: int | None, timeout: float) -> Client:
+        if workers is not None:
+            _require_whole("workers", workers)
         self._max_workers = workers or default_workers()
         self.address = "private"
         self._private = PrivateHub(self._max_workers)
+        client: Client | None = None
         try:
             from .client import Client
 
-            self._client = Client(self._private.control, _session_name(), self._private, None, *self._window)
+            client = Client(self._private.control, _session_name(), self._private, None, *self._window)
             self._private.wait_ready()
-            self._client.start(max(timeout, 10.0))
+            client.start(max(timeout, PRIVATE_TIMEOUT_S))
         except BaseException:
-            if self._client is not None:
-                self._client.close()
+            if client is not None:
+                client.close()
             self._private.close()
             raise
+        return client
 
-    def _join(self, hub: HubChoice, timeout: float) -> None:
+    def _join(self, hub: HubChoice, timeout: float) -> Client:
         from .client import LOST_AFTER_S, Client
         from .transport.diagnosis import diagnose
 
@@ -173,7 +173,7 @@ class Mesh(concurrent.futures.Executor):
         except BaseException:
             client.close()
             raise
-        self._client = client
+        return client
 
     # ---- submitting -----------------------------------------------------------------------------------------
 
@@ -195,6 +195,8 @@ class Mesh(concurrent.futures.Executor):
 
         Raises
         ------
+        TypeError
+            `fn` cannot be called.
         PayloadError
             The function or an argument cannot be pickled.
         MeshClosed
@@ -209,8 +211,7 @@ class Mesh(concurrent.futures.Executor):
             place = self._places.of(function, fn)
         else:
             place = known[1]
-        assert self._client is not None
-        return self._client.submit(place, dump_call(args, kwargs, place.spec.name))
+        return self._client.submitter.submit(place, dump_call(args, kwargs, place.spec.name))
 
     def map(
         self,
@@ -243,34 +244,41 @@ class Mesh(concurrent.futures.Executor):
 
         Raises
         ------
+        TypeError
+            There is no iterable, or what should be one is none.
+        ValueError
+            `chunksize` or `buffersize` is no whole number from 1 on.
         PayloadError
             The function or an item cannot be pickled.
+        MeshClosed, WindowFull
+            As from `submit`; with `buffersize` from the iterator as well.
         TimeoutError
             From the iterator: a result did not come in time.
         """
         for name, value in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
+            if value is not None:
+                _require_whole(name, value)
         if not iterables:
             raise TypeError("map needs at least one iterable")
         from .core.chunking import Chunking
         from .mapping import MapRun
-        from .source import Source
+        from .source import Columns, Source
 
-        assert self._client is not None
+        columns, chunking = Columns(iterables), Chunking(chunksize, buffersize, self._max_workers)
         plain = isinstance(fn, Task | types.FunctionType | types.BuiltinFunctionType | type)
         place = self._places.of(fn, fn) if plain else self._places.make(fn, fn)
-        source = Source(iterables, Chunking(chunksize, buffersize, self._max_workers), place.name)
         deadline = None if timeout is None else monotonic() + timeout
-        run = MapRun(self._client, place, source, buffersize, deadline)
+        run = MapRun(self._client, place, Source(columns, chunking, place.name), buffersize, deadline)
         if not plain:  # as long as the run can still send, or something of it is out
             weakref.finalize(run, self._client.retire, place).atexit = False
         try:
             run.feed()
         except BaseException:
-            self._client.cancel_owner(run)
+            run.drop()
             raise
-        return chain.from_iterable(_keep(run.batches(), fn))
+        batches = _keep(run.batches(), fn, self if buffersize is not None else None)
+        weakref.finalize(batches, run.drop).atexit = False  # one that was never asked for anything drops nothing itself
+        return chain.from_iterable(batches)
 
     def cancel(self, futures: Future[Any] | Iterable[Future[Any]], *, interrupt: bool = False) -> int:
         """Cancel tasks that have not started, and with `interrupt` those that run.
@@ -302,7 +310,6 @@ class Mesh(concurrent.futures.Executor):
                 raise TypeError(f"cancel takes futures of this mesh, not {type(future).__name__}")
             if not isinstance(future._place, Place) or future._place.client is not self._client:
                 raise ValueError(f"task {future.id} of {future._place.name} belongs to another mesh")
-        assert self._client is not None
         self._client.cancel(chosen, interrupt)
         return sum(future.cancelled() for future in chosen)
 
@@ -324,9 +331,9 @@ class Mesh(concurrent.futures.Executor):
             With `wait`, in a callback of one of this mesh's futures: it would wait for itself.
         """
         client = self._client
-        if wait and client is not None and client.in_receive_thread():
+        if wait and client.in_receive_thread():
             raise RuntimeError("a callback cannot wait for the end of its own mesh; use shutdown(wait=False)")
-        if self._closed or client is None:
+        if self._closed:
             return
         if cancel_futures:
             client.cancel_all()
@@ -336,20 +343,32 @@ class Mesh(concurrent.futures.Executor):
             return
         with self._shutdown_lock:  # among those who wait: whoever does not is not held up by them
             if not self._closed:
-                client.wait_settled()
+                client.wait_ended()
                 self._close()
 
     def _close(self) -> None:
+        """End the mesh at once: what has not ended is cancelled."""
         self._closed = True
         self._finalizer.detach()
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
         if self._private is not None:
             self._private.close()
-        _open.discard(self)
+        meshes.closed(self)
+
+    def _abandon(self) -> None:
+        """In a fork: the mesh is the parent's, which still uses it."""
+        self._closed = True
+        self._finalizer.detach()
+        self._client.abandon()
+        if self._private is not None:
+            self._private.abandon()
+
+    def _in_callback(self) -> bool:
+        """Whether the caller is a callback of one of this mesh's futures."""
+        return self._client.in_receive_thread()
 
     def __enter__(self) -> Mesh:
-        self._tokens.append(_entered.set((*_entered.get(), self)))
+        self._tokens.append(meshes.enter(self))
         return self
 
     def __exit__(
@@ -366,11 +385,7 @@ class Mesh(concurrent.futures.Executor):
 
     def _leave(self) -> None:
         if self._tokens:
-            token = self._tokens.pop()
-            try:
-                _entered.reset(token)
-            except ValueError:  # left in another context than it was entered in
-                _entered.set(tuple(mesh for mesh in _entered.get() if mesh is not self))
+            meshes.leave(self, self._tokens.pop())
 
     async def __aenter__(self) -> Mesh:
         return self.__enter__()
@@ -391,93 +406,15 @@ class Mesh(concurrent.futures.Executor):
         return f"<Mesh {where}: {state}>"
 
 
-# ---- which mesh -----------------------------------------------------------------------------------------------------
+def _require_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
 
 
-def current_mesh() -> Mesh:
-    """The mesh of the innermost `with`, else that of `$TASKMESH_HUB` or `$TASKMESH_TICKET`, else a private one.
-
-    Raises
-    ------
-    HubUnreachable
-        `$TASKMESH_HUB` or `$TASKMESH_TICKET` names a hub that does not answer.
-    NestedMeshError
-        Called inside a task.
-    """
-    global _default
-    entered = _entered.get()
-    if entered:
-        return entered[-1]
-    _forbid_in_runner()
-    for mesh in list(_open):  # a callback means the mesh that calls it
-        if mesh._client is not None and mesh._client.in_receive_thread():
-            return mesh
-    with _default_lock:
-        if _default is None or _default._closed:
-            named = os.environ.get("TASKMESH_HUB") or None
-            _default = Mesh(named, ticket=None if named else os.environ.get("TASKMESH_TICKET") or None)
-        return _default
-
-
-def _forbid_in_runner() -> None:
-    if in_runner():
-        raise NestedMeshError()
-
-
-@atexit.register
-def _close_all() -> None:
-    """The interpreter exits: finish what is pending, as ProcessPoolExecutor does."""
-    for mesh in list(_open):
-        try:
-            mesh.shutdown()
-        except KeyboardInterrupt:
-            mesh._close()
-
-
-def _drop(client: Client, private: PrivateHub | None) -> None:
-    """Nobody refers to a mesh any more: it finishes what is pending, and the interpreter waits for that."""
-    _dropped.add((client, private))
-    threading.Thread(target=_finish, args=(client, private), name="taskmesh-finish").start()
-
-
-def _finish(client: Client, private: PrivateHub | None) -> None:
-    client.wait_settled()
-    client.close()
-    if private is not None:
-        private.close()
-    _dropped.discard((client, private))
-
-
-def _after_fork() -> None:
-    """A forked child has none of its parent's meshes: it must neither use nor end them."""
-    global _default, _default_lock
-    ours: list[tuple[Client | None, PrivateHub | None]] = [*_dropped]
-    for mesh in list(_open):
-        mesh._closed = True
-        mesh._finalizer.detach()
-        ours.append((mesh._client, mesh._private))
-    for client, private in ours:
-        if client is not None:
-            client.abandon()
-        if private is not None:
-            private.abandon()
-    _open.clear()
-    _dropped.clear()
-    _default = None
-    _default_lock = threading.Lock()
-    _entered.set(())
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def _keep(batches: Iterator[list[Any]], fn: object) -> Iterator[list[Any]]:
-    """`batches`, and the function alive as long as they are."""
+def _keep(batches: Iterator[list[Any]], *needed: object) -> Iterator[list[Any]]:
+    """`batches`, and whatever they need alive as long as they are."""
     yield from batches
-    del fn
-
-
-# ---- words for people -----------------------------------------------------------------------------------------------
+    del needed
 
 
 def _session_name() -> str:

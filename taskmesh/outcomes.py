@@ -9,28 +9,28 @@ import msgpack
 
 from .core import messages as m
 from .errors import MemoryLimitExceeded, PayloadError, TaskTimeout, WorkerLost
-from .futures import Future, settle_error, settle_values
+from .futures import Future, end_error, end_values
 from .sizes import show_size
 from .wire.payload import load_each, load_error, loads, unpickling_error
 
 
-def settle(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:
-    """Open an outcome and settle the futures that it speaks of.
+def end(futures: list[Future[Any]], name: str, outcome: m.Outcome) -> None:
+    """Open an outcome, and end the futures that it speaks of.
 
     What was pickled is a user's, and what came is a peer's: whatever goes wrong in opening it is the result of those
     tasks, and of no others.
     """
     try:
         if outcome.form == m.Form.LIST:
-            settle_values(futures, contents(outcome))
+            end_values(futures, contents(outcome))
         elif outcome.form == m.Form.EACH:
             for future, pickled in zip(futures, contents(outcome), strict=True):
-                _settle_one(future, name, pickled)
+                _end_one(future, name, pickled)
         else:
-            settle_error(futures[0], open_failure(outcome, name, futures[0].id))
+            end_error(futures[0], open_failure(outcome, name, futures[0].id))
     except BaseException as error:
         for future in futures:
-            settle_error(future, _unreadable(error, name))
+            end_error(future, unreadable(error, name))
 
 
 def contents(outcome: m.Outcome) -> list[Any]:
@@ -50,16 +50,17 @@ def contents(outcome: m.Outcome) -> list[Any]:
     return found
 
 
-def _settle_one(future: Future[Any], name: str, pickled: memoryview) -> None:
+def _end_one(future: Future[Any], name: str, pickled: memoryview) -> None:
     try:
         value = loads(pickled)
     except BaseException as error:
-        settle_error(future, _unreadable(error, name))
+        end_error(future, unreadable(error, name))
     else:
-        settle_values((future,), (value,))
+        end_values((future,), (value,))
 
 
-def _unreadable(error: BaseException, name: str) -> PayloadError:
+def unreadable(error: BaseException, name: str) -> PayloadError:
+    """What a task of `name` ends with when its result cannot be unpickled here."""
     failure = unpickling_error(error, f"the result of {name}", f"this machine ({os.uname().nodename})")
     failure.__cause__ = error
     return failure
@@ -71,7 +72,7 @@ def open_failure(outcome: m.Outcome, name: str, task: str) -> BaseException:
         try:
             return load_error(outcome.blob)
         except Exception as error:  # a peer's bytes
-            return _unreadable(error, name)
+            return unreadable(error, name)
     try:
         return _open_report(msgpack.unpackb(outcome.blob), f"task {task} of {name}")
     except Exception:  # a peer's bytes

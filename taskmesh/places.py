@@ -10,9 +10,10 @@ import functools
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .callables import ByObject
+from .callables import ByObject, unwrap
+from .core.identity import digest_of
 from .task import Task, TaskOptions, call_object, task_name
-from .wire.payload import digest_of, dump_body
+from .wire.payload import dump_body
 
 if TYPE_CHECKING:
     from .arrivals import Spec
@@ -46,7 +47,7 @@ class Place:
 
     def flush(self) -> None:
         """Send what is still being gathered of this function."""
-        self._client.flush(self.spec)
+        self._client.submitter.flush(self.spec)
 
     def before_waiting(self) -> None:
         """Send what is still being gathered of this function, or raise if nothing could ever come."""
@@ -103,7 +104,8 @@ class Places:
 
     def make(self, function: Any, fn: Any) -> Place:
         """A place of its own, which whoever asked for it has to retire."""
-        options = function.task_options if isinstance(function, Task) else TaskOptions()
+        called = unwrap(fn, (), {})[0]
+        options = called.task_options if isinstance(called, Task) else TaskOptions()
         shown = function if isinstance(function, Task) else fn
         name = task_name(getattr(shown, "func", shown), options)
         body = dump_body(call_object if isinstance(function, ByObject) else function, name)

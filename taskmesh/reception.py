@@ -1,6 +1,6 @@
 """The hub's control channel: one REP socket on which peers register, show that they live, and ask.
 
-Whoever asks is known by his key (`door.py`). Whether a peer comes in is decided by the scheduler, and before that by
+Whoever asks is known by its key (`door.py`). Whether a peer comes in is decided by the scheduler, and before that by
 the door and by how many files are left; here it gets its lane, and its answer.
 """
 
@@ -15,6 +15,7 @@ import zmq
 from . import __version__
 from .complaints import Complaint
 from .core import actions as a
+from .core import events as e
 from .core import messages as m
 from .core.access import LOCAL, Grant
 from .door import NOTED
@@ -82,7 +83,7 @@ class Reception:
         if isinstance(request, m.StatusRequest):
             return m.StatusReply(self.status(now, holder))
         if isinstance(request, m.CreateTicket | m.RevokeTicket | m.ListTickets):
-            self._hub.touch()  # who came with a ticket that was revoked goes in this round
+            self._hub.touch()  # a peer that came with a ticket that was revoked goes in this round
             return self._hub.door.administer(request, holder)
         raise PeerProtocolError(f"{type(request).__name__} is not a request")
 
@@ -104,11 +105,11 @@ class Reception:
         if beat.seen <= link.last:
             link.on_ack(beat.seen, now)
             hub.note_delivered(lane, now)
-        hub.pump_soon(lane)
+        hub.dirty.add(lane)
         return m.HeartbeatReply(True, link.safe, link.last, link.seen)
 
     def status(self, now: float, holder: Grant) -> bytes:
-        """What a ticket's holder is shown. Every chunk is looked at for it: who asks again at once gets the same."""
+        """What a ticket's holder is shown. Every chunk is looked at for that, so asking again at once gets the same."""
         at, shown = self._shown.get(holder.name, (-NEVER, b""))
         if now - at >= STATUS_S:
             shown = json.dumps(self.document(now, holder)).encode()
@@ -147,7 +148,7 @@ class Reception:
             return self._refuse(a.Refuse(why), request, holder, arrival)
         if lane is None and (why := self._room.lacks(now)) is not None:
             return m.Refused(why, again=True)
-        for action in hub.scheduler.handle(a.Joined(request, False, holder), now):
+        for action in hub.scheduler.handle(e.Joined(request, False, holder), now):
             if isinstance(action, a.Refuse):
                 return self._refuse(action, request, holder, arrival)
             if isinstance(action, a.Again) and lane is not None:
@@ -177,8 +178,8 @@ class Reception:
         if admit.resume:
             stream.renew(hub.incarnation, admit.epoch, request.seen, now)
         welcome = m.Registered(
-            hub.incarnation, admit.epoch, admit.resume, stream.link.safe, "", hub.inbox_of(admit.role), __version__,
-            hub.config.quotas.message_bytes,
+            hub.incarnation, admit.epoch, admit.resume, stream.link.safe, "", hub.inboxes.endpoint(admit.role),
+            __version__, hub.config.quotas.message_bytes,
         )  # fmt: skip
         try:
             if not hub.door.enter(request, admit.epoch, holder.name):
@@ -190,12 +191,12 @@ class Reception:
         hub.door.note_registration(request, admit.epoch, holder.name, arrival.address)
         if known is not None and admit.resume:
             self._carry_over(known, lane, now)
-        hub.pump_soon(lane)
+        hub.dirty.add(lane)
         return lane.welcome
 
     def _without_lane(self, admit: a.Admit, error: AddressError, now: float) -> m.Refused:
         log.error("%s", error)
-        self._hub.act(a.NoLane(admit.instance), now)
+        self._hub.act(e.NoLane(admit.instance), now)
         return m.Refused(str(error), again=True)  # whoever has the ports or files may let go of them
 
     def _carry_over(self, known: Lane, lane: Lane, now: float) -> None:

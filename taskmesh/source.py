@@ -62,16 +62,16 @@ class Source:
 
     Parameters
     ----------
-    iterables
-        One or more; items are taken until the shortest ends.
+    columns
+        The items.
     chunking
         How many items go in a leaf.
     name
         Of the function, for errors.
     """
 
-    def __init__(self, iterables: tuple[Iterable[Any], ...], chunking: Chunking, name: str) -> None:
-        self._columns = Columns(iterables)
+    def __init__(self, columns: Columns, chunking: Chunking, name: str) -> None:
+        self._columns = columns
         self.chunking = chunking
         self._name = name
         self.exhausted = False

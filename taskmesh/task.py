@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -115,23 +114,17 @@ class Task(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """As a method: the function is bound, and stays submittable through `mesh.submit(obj.method)`."""
-        return self if instance is None else self.function.__get__(instance, owner)
+        """As a method: bound to its object, and still a task."""
+        return self if instance is None else BoundTask(self, instance)
 
     def __repr__(self) -> str:
         return f"<task {task_name(self.function, self.task_options)}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """By name where the other side can import it; else by value, as cloudpickle does with plain functions."""
-        module = sys.modules.get(getattr(self, "__module__", ""))
-        qualname: str = getattr(self, "__qualname__", "")
-        if module is not None and module.__name__ != "__main__" and not _by_value(module.__name__):
-            found: Any = module
-            for part in qualname.split("."):
-                found = getattr(found, part, None)
-            if found is self:
-                return qualname
-        return _rebuild_task, (self.function, self.task_options)
+        from .wire.payload import importable_name
+
+        return importable_name(self) or (_rebuild_task, (self.function, self.task_options))
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Submit one call to the current mesh: see `taskmesh.current_mesh`.
@@ -143,12 +136,12 @@ class Task(Generic[P, R]):
 
         Raises
         ------
-        PayloadError
-            The function or an argument cannot be pickled.
-        HubUnreachable
-            `$TASKMESH_HUB` names a hub that cannot be reached.
+        PayloadError, WindowFull, MeshClosed
+            As of `Mesh.submit`.
+        HubUnreachable, TicketError, MeshStartError, NestedMeshError
+            As of `current_mesh`.
         """
-        from .mesh import current_mesh
+        from .meshes import current_mesh
 
         return current_mesh().submit(self, *args, **kwargs)
 
@@ -159,8 +152,26 @@ class Task(Generic[P, R]):
         chunksize: int | None = None,
         buffersize: int | None = None,
     ) -> Iterator[R]:
-        """Submit one call for each item (or each tuple of items) to the current mesh: see `Mesh.map`."""
-        from .mesh import current_mesh
+        """Submit one call for each item (or each tuple of items) to the current mesh: see `taskmesh.current_mesh`.
+
+        Parameters
+        ----------
+        iterables, timeout, chunksize, buffersize
+            As of `Mesh.map`.
+
+        Returns
+        -------
+        Iterator
+            The results, in order, lazily.
+
+        Raises
+        ------
+        PayloadError, WindowFull, MeshClosed, TypeError, ValueError
+            As of `Mesh.map`.
+        HubUnreachable, TicketError, MeshStartError, NestedMeshError
+            As of `current_mesh`.
+        """
+        from .meshes import current_mesh
 
         results: Iterator[R] = current_mesh().map(
             self, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize
@@ -178,11 +189,53 @@ class Task(Generic[P, R]):
         return Task(self.function, _options(self.task_options, options))
 
 
-def _by_value(module: str) -> bool:
-    """Whether the user told cloudpickle to send this module, or a package that it is in, by value."""
-    from .wire.payload import by_value_modules
+class BoundTask:
+    """A task that is a method, of one object, which is its first argument wherever it runs.
 
-    return any(module == name or module.startswith(f"{name}.") for name in by_value_modules())
+    Parameters
+    ----------
+    task
+        The task.
+    instance
+        The object.
+    """
+
+    def __init__(self, task: Task[..., Any], instance: object) -> None:
+        self.task = task
+        self.__self__ = instance
+        self.__doc__ = task.__doc__
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self.task.function(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task.function, name)  # __name__, __doc__, __wrapped__ …, as methods do it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoundTask) and self.task is other.task and self.__self__ is other.__self__
+
+    def __hash__(self) -> int:
+        return hash((id(self.task), id(self.__self__)))
+
+    def __repr__(self) -> str:
+        return f"<{self.task!r}, bound to {self.__self__!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BoundTask, (self.task, self.__self__)
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit one call to the current mesh: see `Task.submit`."""
+        return self.task.submit(self.__self__, *args, **kwargs)
+
+    def map(self, *iterables: Any, **options: Any) -> Iterator[Any]:
+        """Submit one call for each item to the current mesh: see `Task.map`."""
+        from .meshes import current_mesh
+
+        return current_mesh().map(self, *iterables, **options)
+
+    def options(self, **options: Any) -> BoundTask:
+        """The same method with other options: see `Task.options`."""
+        return BoundTask(self.task.options(**options), self.__self__)
 
 
 def _rebuild_task(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any]:
@@ -219,11 +272,14 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         An option does not exist (the nearest one is suggested) or has a value of the wrong type.
     """
     checked = _options(TaskOptions(), options)
-    if function is None:
-        return lambda decorated: task(decorated).options(**options) if options else task(decorated)
-    if not callable(function):
-        raise TypeError(f"@task decorates functions, not {type(function).__name__}; options go by name: @task(name=…)")
-    return Task(function, checked)
+
+    def decorate(decorated: Callable[..., Any]) -> Task[..., Any]:
+        if not callable(decorated):
+            what = type(decorated).__name__
+            raise TypeError(f"@task decorates functions, not {what}; options go by name: @task(name=…)")
+        return Task(decorated, checked)
+
+    return decorate if function is None else decorate(function)
 
 
 def task_name(function: Any, options: TaskOptions | None = None) -> str:

@@ -38,12 +38,26 @@ def wait(
         Seconds; None waits as long as it takes.
     return_when
         `ALL_COMPLETED`, `FIRST_COMPLETED` or `FIRST_EXCEPTION`.
+
+    Returns
+    -------
+    DoneAndNotDone
+        Two sets, `done` and `not_done`.
+
+    Raises
+    ------
+    RuntimeError
+        Called in a callback, before all were done: see `Future.result`.
     """
     chosen = set(futures)
     for place in _places(chosen):
         place.flush()
     if return_when != ALL_COMPLETED:
-        result = concurrent.futures.wait(chosen, timeout, return_when)
+        result = concurrent.futures.wait(chosen, 0, return_when)
+        if (timeout is None or timeout > 0) and not _suffices(*result, return_when):
+            for place in _places(chosen):
+                place.before_waiting()
+            result = concurrent.futures.wait(chosen, timeout, return_when)
         return DoneAndNotDone(result.done, result.not_done)
     # One after the other: each is waited for by a bare lock, and only if it has not ended when its turn comes.
     end = None if timeout is None else monotonic() + timeout
@@ -60,10 +74,31 @@ def wait(
     return DoneAndNotDone(done, chosen - done)
 
 
+def _suffices(
+    done: set[concurrent.futures.Future[T]], not_done: set[concurrent.futures.Future[T]], return_when: str
+) -> bool:
+    """Whether nothing has to be waited for any more."""
+    if return_when == FIRST_COMPLETED and done:
+        return True
+    return not not_done or any(not future.cancelled() and future.exception() for future in done)
+
+
 def as_completed(
     futures: Iterable[concurrent.futures.Future[T]], timeout: float | None = None
 ) -> Iterator[concurrent.futures.Future[T]]:
     """Futures in the order in which they end, as `concurrent.futures.as_completed` does.
+
+    Parameters
+    ----------
+    futures
+        Any iterable of futures; duplicates count once.
+    timeout
+        Seconds; None waits as long as it takes.
+
+    Returns
+    -------
+    Iterator
+        Each future once.
 
     Raises
     ------
@@ -101,7 +136,7 @@ def _as_they_end(left: set[Future[T]], timeout: float | None) -> Iterator[Future
 
 
 class _Bell(NamedTuple):
-    """Sleeps in place of somebody who waits for many futures, and is woken like him."""
+    """Sleeps in place of somebody who waits for many futures, and is woken like them."""
 
     future: Future[Any]
     ended: SimpleQueue[Any]
@@ -128,6 +163,18 @@ def gather(*futures: Any, timeout: float | None = None) -> list[Any]:
     """Results of futures, in order; lists and tuples of futures may be nested, and keep their shape.
 
     `gather(a, b)`, `gather([a, b])` and `gather([a, [b, c]])` give `[ra, rb]`, `[ra, rb]` and `[ra, [rb, rc]]`.
+
+    Parameters
+    ----------
+    *futures
+        Futures, and lists and tuples of them.
+    timeout
+        Seconds for all of them together; None waits as long as it takes.
+
+    Returns
+    -------
+    list
+        As nested as what was given; tuples become lists.
 
     Raises
     ------

@@ -6,15 +6,19 @@ weighed by `core.session`.
 
 Rules: what is larger than the window goes when nothing else is unsettled. The receive thread, which brings what the
 others wait for, never waits; a thread that runs an event loop does not either, and is told instead. Whoever has waited
-goes on when an eighth of the window is free, so that a full window is not entered and left for every task.
+goes on when an eighth of the window is free, so that a full window is not entered and left for every task; and first
+come, first served, or large calls would never find the room that small ones take.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from time import monotonic
 
 from .errors import WindowFull
@@ -57,23 +61,36 @@ class Window:
         self._timeout = timeout
         self._weight = weight
         self._over = over
-        self._waiting = 0
+        self._turns: deque[int] = deque()  # threads that wait, in the order in which they came
         self._changed = threading.Condition()
 
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for room."""
+        return len(self._turns)
+
     def fits(self, more: int) -> bool:
-        """Whether there is room for `more` bytes."""
+        """Whether there is room for `more` bytes, and no other thread has waited for longer."""
+        if self._turns and self._turns[0] != get_ident():
+            return False
         weight = self._weight()
         return weight + more <= self.size or not weight
 
+    def calls_left(self, each: int) -> int:
+        """How many calls of `each` bytes there is room for, but one at least."""
+        return max(1, (self.size - self._weight()) // each)
+
     def wait(self, more: int) -> None:
-        """Return when there is room for `more` bytes, or when the session is over. Another caller may then be faster.
+        """Return when it is this thread's turn and there is room for `more` bytes, or when the session is over.
+
+        The turn is kept until `leave`, so that nobody else takes the room that there is.
 
         Raises
         ------
         WindowFull
             There was none in time; or the caller runs an event loop.
         """
-        if not self._weight():
+        if self.fits(more):
             return
         if in_event_loop():
             raise WindowFull(
@@ -82,28 +99,36 @@ class Window:
             )
         began, told = monotonic(), False
         with self._changed:
-            self._waiting += 1
-            try:
-                while not self._room(more):
-                    now = monotonic()
-                    left = None if self._timeout is None else began + self._timeout - now
-                    if left is not None and left <= 0:
-                        raise WindowFull(
-                            f"{self._state(more)}, and not enough has ended within window_timeout={self._timeout:g} s: "
-                            f"wait for results before you submit more, add workers, or make the mesh with a larger "
-                            f"window="
-                        )
-                    if not told and now - began >= TELL_AFTER_S:
-                        told = True
-                        log.warning("submit has waited for %d s: %s", now - began, self._state(more))
-                    quiet = None if told else max(0.0, began + TELL_AFTER_S - now)
-                    self._changed.wait(min((t for t in (left, quiet) if t is not None), default=None))
-            finally:
-                self._waiting -= 1
+            while not (self._over() or (self._has_turn() and self._room(more))):
+                now = monotonic()
+                left = None if self._timeout is None else began + self._timeout - now
+                if left is not None and left <= 0:
+                    raise WindowFull(
+                        f"{self._state(more)}, and not enough has ended within window_timeout={self._timeout:g} s: "
+                        f"wait for results before you submit more, add workers, or make the mesh with a larger window="
+                    )
+                if not told and now - began >= TELL_AFTER_S:
+                    told = True
+                    log.warning("submit has waited for %d s: %s", now - began, self._state(more))
+                quiet = None if told else max(0.0, began + TELL_AFTER_S - now)
+                self._changed.wait(min((t for t in (left, quiet) if t is not None), default=None))
+
+    def _has_turn(self) -> bool:
+        """Whether this thread comes next. It gets in line if it is not: a signal handler in it may have left for it."""
+        thread = get_ident()
+        if thread not in self._turns:
+            self._turns.append(thread)
+        return self._turns[0] == thread
+
+    def leave(self) -> None:
+        """This thread has taken its room, or has given up: it is the next one's turn."""
+        with self._changed, contextlib.suppress(ValueError):
+            self._turns.remove(get_ident())
+            self._changed.notify_all()
 
     def _room(self, more: int) -> bool:
         weight = self._weight()
-        return not weight or weight + more <= self.size - self.size // 8 or self._over()
+        return not weight or weight + more <= self.size - self.size // 8
 
     def _state(self, more: int) -> str:
         return (
@@ -114,9 +139,9 @@ class Window:
     def changed(self) -> None:
         """Something has ended. Called by the receive thread after each message, so it costs nothing while none wait.
 
-        (A caller counts itself before it looks at the weight, so it cannot be missed.)
+        (A caller takes its turn before it looks at the weight, so it cannot be missed.)
         """
-        if self._waiting:
+        if self._turns:
             with self._changed:
                 self._changed.notify_all()
 

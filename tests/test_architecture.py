@@ -89,7 +89,7 @@ def test_only_one_file_pickles(path: Path) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *[LIBRARY / name for name in ("hub.py", "reception.py", "door.py", "lanes.py", "journal.py")],
+        *[LIBRARY / name for name in ("hub.py", "inboxes.py", "reception.py", "door.py", "lanes.py", "journal.py")],
         *files(LIBRARY / "transport"),
         *files(LIBRARY / "core"),
         *[p for p in files(DAEMON) if p.name not in IN_RUNNERS | {"nursery.py"}],

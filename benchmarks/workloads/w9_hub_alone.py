@@ -96,9 +96,9 @@ def play(amount: int, items_per_leaf: int, leaves: int) -> tuple[float, float]:
 
     from taskmesh.core import messages as m
     from taskmesh.core.chunk import Chunk, pack_sizes
+    from taskmesh.core.identity import digest_of
     from taskmesh.transport.loop import Loop
     from taskmesh.transport.sockets import new_context
-    from taskmesh.wire.payload import digest_of
 
     with hub() as (address, pid):
         context, loop = new_context(), Loop()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 import stat
 from pathlib import Path
 
 from ..errors import AddressError
 from ..security.files import holds_only
-from ..transport.endpoints import Address
+from ..transport.endpoints import Address, is_socket_name
 from .logs import notices
 
-OWN = re.compile(r"lock|[csre]|l\d+")  # what a hub has in its ipc:// directory
 HUB_RISK = "a task is code, so whoever reaches this port can run anything on the workers: it is an open shell"
 WORKER_RISK = "a task is code, so whoever answers there can run anything here, as you"
 
@@ -43,11 +40,10 @@ def private_directory(path: str) -> Path:
             f"cannot listen in {path}: it belongs to another user (uid {status.st_uid}), who could run tasks as you"
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
-        remedy = "chmod 700 it first" if holds_only(directory, OWN) else "choose a directory of your own"
+        remedy = "chmod 700 it first" if holds_only(directory, _is_of_a_hub) else "choose a directory of your own"
         raise AddressError(f"cannot listen in {path}: others may enter it, and could run tasks; {remedy}")
     return directory
 
 
-def host_name() -> str:
-    """What this machine is called."""
-    return platform.node() or "localhost"
+def _is_of_a_hub(name: str) -> bool:
+    return name == "lock" or is_socket_name(name)

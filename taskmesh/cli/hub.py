@@ -7,7 +7,6 @@ import fcntl
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -15,12 +14,13 @@ import typer
 
 from ..core.quota import DEFAULT, Quotas
 from ..core.sessions import SESSION_GRACE_S
+from ..core.timing import Timing
 from ..errors import AddressError, KeysError, StoreError
 from ..sizes import show_size
-from ..store import default_store_url, open_store, store_path
-from ..transport.endpoints import LANE_PORTS, Address, parse_address, parse_ports
+from ..store import default_store_url, opener, store_path
+from ..transport.endpoints import CHANNELS, LANE_PORTS, Address, is_socket_name, parse_address, parse_ports
 from .exits import CommandError, ExitCode, code_of
-from .guard import HUB_RISK, OWN, private_directory, warn_insecure
+from .guard import HUB_RISK, private_directory, warn_insecure
 from .keys import address_in_tickets, keyring, publish
 from .logs import plural, set_up
 from .options import (
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from ..transport.loop import Loop
 
 LEAST_MESSAGE = 1 << 20  # bytes: chunks of small calls and items have an eighth of that
-CHANNELS = 4  # control, submit, sink, events: consecutive ports
 EXAMPLES = examples(
     ("taskmesh hub", "On this machine, port 5555."),
     ("taskmesh hub --listen tcp://127.0.0.1:0", "On free ports; the first line of output names the address."),
@@ -193,12 +192,12 @@ def _default_store(address: Address) -> str:
 
 
 def _lanes(address: Address, text: str | None) -> tuple[int, int] | None:
-    if address.scheme == "tcp" and address.port > 65535 - CHANNELS + 1:
+    if address.scheme == "tcp" and address.port > 65535 - len(CHANNELS) + 1:
         raise AddressError(f"port {address.port} is too high: the three ports after it are needed too")
     if text is None:
         return LANE_PORTS if address.port else None
     low, high = parse_ports(text)
-    last = address.port + CHANNELS - 1
+    last = address.port + len(CHANNELS) - 1
     if address.port and low <= last and address.port <= high:
         raise AddressError(f"--lanes {text} has ports of the hub itself in it ({address.port}-{last}): choose others")
     return low, high
@@ -237,7 +236,7 @@ def _expect_free(address: Address) -> None:
     if address.scheme != "tcp" or not address.port:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    for port in range(address.port, address.port + CHANNELS):
+    for port in range(address.port, address.port + len(CHANNELS)):
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does
             try:
@@ -281,7 +280,7 @@ def _alone(address: Address) -> Iterator[None]:
 def _sweep(directory: Path) -> None:
     """Remove the sockets of a hub that has ended: control, submit, sink, events and lanes."""
     for path in directory.iterdir():
-        if path.is_socket() and OWN.fullmatch(path.name):
+        if path.is_socket() and is_socket_name(path.name):
             path.unlink(missing_ok=True)
 
 
@@ -321,13 +320,13 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
     from .service import Stopper
 
     context, loop = new_context(), Loop()
-    stored = store_path(setup.store) is not None
-    opened = partial(open_store, setup.store) if stored else None
+    open_store = opener(setup.store)
+    stored = open_store is not None
     config = HubConfig(
         setup.address,
         setup.lanes,
-        grace_s=setup.session_grace,
-        store=opened,
+        Timing(grace_s=setup.session_grace),
+        store=open_store,
         quotas=setup.quotas,
         keyring=ring,
         events=True,

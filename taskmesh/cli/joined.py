@@ -11,21 +11,20 @@ import fcntl
 import json
 import logging
 import os
-import platform
 import select
 import shutil
 import signal
 import sys
 from typing import Any
 
+from taskmesh.transport.versions import host_name
 from taskmesh_worker.forking import NurseryProcess
 
 
 def main() -> None:
     """Run until the client is gone. Configuration is one JSON argument."""
     config = json.loads(sys.argv[1])
-    host = platform.node() or "localhost"
-    nursery = NurseryProcess(host, config["sys_path"])
+    nursery = NurseryProcess(host_name(), config["sys_path"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's
     code = 1
     try:
@@ -39,7 +38,8 @@ def main() -> None:
         else:
             sys.excepthook(*sys.exc_info())
     finally:
-        shutil.rmtree(config["directory"], ignore_errors=True) if code == 0 else None
+        if code == 0:
+            shutil.rmtree(config["directory"], ignore_errors=True)
         os._exit(code)
 
 
@@ -49,6 +49,7 @@ def _client_is_gone(config: dict[str, Any]) -> bool:
 
 def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:
     from taskmesh.core.quota import UNLIMITED
+    from taskmesh.core.timing import Timing
     from taskmesh.hub import Hub, HubConfig
     from taskmesh.transport.endpoints import Address
     from taskmesh.transport.loop import SPIN_S, Loop
@@ -58,7 +59,7 @@ def _serve(config: dict[str, Any], nursery: NurseryProcess) -> None:
     logging.basicConfig(level=logging.WARNING, format="taskmesh: %(message)s")
     context, loop = new_context(), Loop(SPIN_S)
     address = Address("ipc", config["directory"], 0)
-    hub = Hub(HubConfig(address, dead_after_s=float("inf"), settle_s=0.0, quotas=UNLIMITED), context, loop)
+    hub = Hub(HubConfig(address, timing=Timing(float("inf"), 0.0), quotas=UNLIMITED), context, loop)
     worker = DaemonConfig("the private hub", config["workers"], "private", config["sys_path"])
     daemon = Daemon(worker, context, loop, nursery, hub)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..transport.endpoints import Address
+from ..transport.versions import host_name
 from .exits import CommandError, ExitCode
-from .guard import host_name
 
 if TYPE_CHECKING:
     from ..hub import Hub

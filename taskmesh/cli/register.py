@@ -15,7 +15,8 @@ from ..core.access import Role
 from ..errors import HubUnreachable, KeysError, NoTicket, RegistrationRefused
 from ..security.audit import Audit
 from ..security.finding import find
-from ..security.keyring import HUB_KEY, Keyring, KeysInUse, document
+from ..security.grants import document
+from ..security.keyring import HUB_KEY, Keyring, KeysInUse
 from ..security.places import default_keys_directory
 from ..security.ticket import Ticket, load_ticket
 from ..transport.endpoints import Address, parse_address

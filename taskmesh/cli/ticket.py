@@ -208,7 +208,7 @@ def revoke(
     """
     with register_of(Where(keys, hub, ticket, timeout)) as register:
         register.change(m.RevokeTicket(name), lambda keyring: keyring.revoke(name, time.time()))
-        effect = "the hub has put out who came with it" if register.running else "the next hub here will know"
+        effect = "the hub has put out whoever came with it" if register.running else "the next hub here will know"
     print(f"the ticket {printable(name)!r} is revoked; {effect}")
 
 

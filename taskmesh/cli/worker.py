@@ -174,11 +174,12 @@ def _serve(setup: Setup) -> int:
         address, credentials = await_hub(setup.hub, setup.ticket, setup.insecure, Role.WORKER, *patience)
         if credentials is None and address.scheme == "tcp":
             warn_insecure(address, WORKER_RISK)
-        from taskmesh_worker.daemon import Daemon, DaemonConfig, host_name
+        from taskmesh_worker.daemon import Daemon, DaemonConfig
 
         from ..mesh import default_workers
         from ..transport.loop import Loop
         from ..transport.sockets import new_context
+        from ..transport.versions import host_name
         from .service import Stopper
 
         context, loop = new_context(), Loop()

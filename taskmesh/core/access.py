@@ -74,7 +74,7 @@ LOCAL = Grant("", Role.ADMIN, b"", 0.0)
 """Whoever comes by a directory that only this user can enter, or to a hub without keys: may do everything."""
 
 
-class Registered(NamedTuple):
+class Registration(NamedTuple):
     """A live registration: its epoch, who registered as what, and with which ticket."""
 
     epoch: int
@@ -103,16 +103,11 @@ class Access:
         self._own = own
         self._grants: dict[str, Grant] = {}
         self._by_key: dict[bytes, str] = {}
-        self._live: dict[bytes, Registered] = {}
+        self._live: dict[bytes, Registration] = {}
         self._keys: dict[int, bytes] = {}  # of live registrations, by epoch
         self._said: set[str] = set()  # tickets whose end was told by `ended`
         for grant in grants:
             self.put(grant)
-
-    @property
-    def grants(self) -> list[Grant]:
-        """Every ticket that ever was, in the order of their creation."""
-        return list(self._grants.values())
 
     def put(self, grant: Grant) -> None:
         """A new ticket, or a changed one."""
@@ -156,7 +151,7 @@ class Access:
 
     # ---- registrations --------------------------------------------------------------------------------------
 
-    def enter(self, key: bytes, live: Registered) -> None:
+    def enter(self, key: bytes, live: Registration) -> None:
         """A registration begins; `key` is its own from now on."""
         self._live[key] = live
         self._keys[live.epoch] = key
@@ -171,7 +166,7 @@ class Access:
         """Whether a registration may name this key as its own: nobody else may have it, no ticket and no hub either."""
         return len(key) == KEY_BYTES and key != self._own and key not in self._live and key not in self._by_key
 
-    def registration(self, key: bytes) -> Registered | None:
+    def registration(self, key: bytes) -> Registration | None:
         """The live registration whose key this is."""
         return self._live.get(key)
 

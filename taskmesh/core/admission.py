@@ -1,9 +1,9 @@
-"""Admission: who may register, and what becomes of those whose ticket ends.
+"""Admission: which peers may register, and what becomes of those whose ticket ends.
 
 - A ticket's role says as what its holder may register; the hub's shell has seen to it that the ticket is good.
-- An instance that is known is taken over only by who knows its secret: its number alone is no proof, because daemons
-  are told the numbers of sessions. What is kept, and compared in constant time, is a digest.
-- There is a limit to peers, and to registrations per second; who comes too often is told to come again.
+- An instance that is known is taken over only by a peer that knows its secret: its number alone is no proof, because
+  daemons are told the numbers of sessions. What is kept, and compared in constant time, is a digest.
+- There is a limit to peers, and to registrations per second; a peer that comes too often is told to come again.
 - A ticket that ends takes with it everyone who came by it, at once: nothing more of theirs is started, and what runs is
   interrupted. They are told so on their lanes, because nothing else that says it is known to come from the hub.
 """
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from . import departures
 from . import messages as m
 from . import records as r
-from .actions import Admit, Again, Dismiss, Joined, Note, Refuse, Revoked, Send
+from .actions import Admit, Again, Dismiss, Note, Refuse, Send
+from .events import Joined, Revoked
 from .leases import DaemonState
 from .quota import Bucket
 from .roster import Peer

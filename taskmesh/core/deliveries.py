@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from . import messages as m
 from . import records as r
-from .actions import Action, Committed, Delivered, Persist, Send
+from .actions import Action, Persist, Send
+from .events import Committed, Delivered
 from .leases import ChunkState, DaemonState
 from .outbox import Ended
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from . import messages as m
 from . import records as r
 from . import returns
-from .actions import Dismiss, LaneDown, NoLane, Note, Send
+from .actions import Dismiss, Note, Send
+from .events import LaneDown, NoLane
 from .leases import DaemonState
 from .ranges import count
 from .roster import Peer

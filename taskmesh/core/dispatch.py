@@ -1,4 +1,4 @@
-"""Dispatch: what waits meets who has room.
+"""Dispatch: what waits meets daemons that have room.
 
 The piece that should run next goes to the least loaded daemon, a dose for each of its slots at a time, until nothing
 waits or nobody has room. What follows on what the same daemon was given just before is part of that lease. A daemon
@@ -41,9 +41,9 @@ class Grant:
         return (
             lo == self.hi
             and daemon is self.daemon
-            and piece.chunk is lease.state
+            and piece.state is lease.state
             and (piece.attempt, piece.solo) == (lease.attempt, lease.solo)
-            and piece.chunk.spec.pace.mean_s is not None  # what is unknown is handed out little by little
+            and piece.state.spec.pace.mean_s is not None  # what is unknown is handed out little by little
         )
 
     def extend(self, hi: int) -> None:
@@ -68,7 +68,7 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
     hungry.sort()
     while (head := ready.peek()) and (daemon := hungry.least(now)) is not None:
         priority, session, piece = head
-        live = overlap(piece.chunk.ready, piece.lo, piece.hi)
+        live = overlap(piece.state.ready, piece.lo, piece.hi)
         if not live:
             ready.pop(priority, session, 0.0)
             continue
@@ -78,8 +78,8 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
             continue
         lo, hi = live[0]
         rest = min(hi, lo + tasks)
-        if rest < hi and piece.chunk.chunk.grain == 1:
-            rest = piece.chunk.chunk.whole_leaves(lo, rest)
+        if rest < hi and piece.state.chunk.grain == 1:
+            rest = piece.state.chunk.whole_leaves(lo, rest)
         served_s = _lease(scheduler, daemon, piece, lo, rest, now, grants)
         if rest >= live[-1][1]:
             ready.pop(priority, session, served_s)
@@ -92,7 +92,7 @@ def dispatch(scheduler: Scheduler, now: float) -> list[Action]:
 
 def _portion(daemon: DaemonState, piece: Piece) -> int:
     """How many tasks of a piece to give to a daemon at once: a dose for each of its slots, if it has room."""
-    pace, grain = piece.chunk.spec.pace, piece.chunk.chunk.grain
+    pace, grain = piece.state.spec.pace, piece.state.chunk.grain
     tasks = room(daemon.slots, daemon.tasks_out, daemon.load_s, pace, grain)
     if tasks <= 0:
         return 0
@@ -104,7 +104,7 @@ def _lease(
     scheduler: Scheduler, daemon: DaemonState, piece: Piece, lo: int, hi: int, now: float, grants: list[Grant]
 ) -> float:
     """Lease offsets `[lo, hi)` to a daemon; returns their price in seconds."""
-    state = piece.chunk
+    state = piece.state
     state.move([(lo, hi)], Step.DISPATCHED)
     if grants and grants[-1].goes_on(daemon, piece, lo):
         grants[-1].extend(hi)

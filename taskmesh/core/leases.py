@@ -55,7 +55,7 @@ class SpecState:
 class Piece(NamedTuple):
     """A range of a chunk in the ready queue. `solo`: run it one task at a time, one of these killed a runner."""
 
-    chunk: ChunkState
+    state: ChunkState
     lo: int
     hi: int
     attempt: int
@@ -81,7 +81,7 @@ class ChunkState:
     again: bool = False
 
     def heeds(self, daemon: int) -> bool:
-        """Whether it counts what this daemon says of it: it was never given to others."""
+        """Whether what this daemon says of it counts: something of it was leased to the daemon, or may have been."""
         return self.again or daemon in self.given
 
     def move(self, ranges: Ranges, step: Step) -> Ranges:
@@ -276,7 +276,7 @@ class DaemonState:
         self.tasks_out += tasks
         self.loads.note(self)
 
-    def settle(self, lease: Lease, found: Ranges) -> int:
+    def account(self, lease: Lease, found: Ranges) -> int:
         """`found` was removed from `lease`: balance the books. Returns how many tasks that was."""
         tasks = count(found)
         self.tasks_out -= tasks

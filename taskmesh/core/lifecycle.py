@@ -41,7 +41,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.LEASED, Step.CANCELLED): State.CANCELLED,
     (State.LEASED, Step.RETURNED): State.READY,
     (State.LEASED, Step.LOST): State.FAILED,  # it may have started, and must not start again
-    (State.READY, Step.LOST): State.FAILED,  # so, before a restart of the hub
+    (State.READY, Step.LOST): State.FAILED,  # it may have started under the hub before this one
 }
 
 

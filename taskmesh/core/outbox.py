@@ -13,8 +13,8 @@ from .messages import Outcome
 from .ranges import Ranges, add, subtract
 
 RESULTS_BYTES = 128 * 1024  # outcomes are gathered into messages of about this size
-ON_WAY_BYTES = 32 << 20  # about so much is on its way at a time, or at least one message:
-ON_WAY = 512  # and so many messages. The rest waits here, and not a second time in the link
+ON_WAY_BYTES = 32 << 20  # about so much is on its way at a time, or one message; the rest waits here alone
+ON_WAY = 512  # messages on their way at a time: what waits here does not wait in the link as well
 WEIGHT = 256  # bytes that an outcome is counted as besides its blob
 
 

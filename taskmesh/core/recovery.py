@@ -40,7 +40,7 @@ class Recovery:
     def hold(self, pieces: list[Piece]) -> None:
         """These were offered before. They wait; if the time is over, only until the next tick."""
         for piece in pieces:
-            self.held.setdefault(piece.chunk, []).append(piece)
+            self.held.setdefault(piece.state, []).append(piece)
         if self.until == NEVER:
             self.until = 0.0
 
@@ -164,10 +164,10 @@ def finish(scheduler: Scheduler) -> None:
     recovery.until = NEVER
     held, recovery.held = recovery.held, {}
     for piece in (piece for pieces in held.values() for piece in pieces):
-        spec = piece.chunk.spec
-        ready = overlap(piece.chunk.ready, piece.lo, piece.hi)
+        spec = piece.state.spec
+        ready = overlap(piece.state.ready, piece.lo, piece.hi)
         if spec.limits.at_most_once:
-            returns.lose(scheduler, piece.chunk, ready, HUB_LOST)
+            returns.lose(scheduler, piece.state, ready, HUB_LOST)
             continue
         for lo, hi in ready:
             scheduler.ready.push(spec.priority, spec.session, piece._replace(lo=lo, hi=hi))

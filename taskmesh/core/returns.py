@@ -26,6 +26,7 @@ MAX_STRIKES = 3
 
 
 def on_done(scheduler: Scheduler, daemon: DaemonState, done: m.Done) -> None:
+    """Tasks have ended: each outcome is booked, once."""
     scheduler.hungry.add(daemon.instance)
     for entry in done.entries:
         finish(scheduler, daemon, entry)
@@ -41,7 +42,7 @@ def finish(scheduler: Scheduler, daemon: DaemonState, entry: m.Finished) -> None
         return
     found = lease.take(outcome.lo, outcome.hi) if lease else []
     if lease:
-        tasks = daemon.settle(lease, found)
+        tasks = daemon.account(lease, found)
         daemon.finished += tasks
         daemon.busy_s += entry.busy_s
     origin = Ended(outcome, daemon.instance, entry.fence, outcome.lo, outcome.hi)
@@ -103,6 +104,10 @@ def _owned(scheduler: Scheduler, state: ChunkState) -> bool:
 
 
 def on_strike(scheduler: Scheduler, daemon: DaemonState, strike: m.Strike) -> None:
+    """A runner died while it ran one of these tasks.
+
+    They run again, one at a time. A task over which alone several runners died, or that must not start twice, is lost.
+    """
     scheduler.hungry.add(daemon.instance)
     daemon.strikes += 1
     lease = daemon.leases.get(strike.fence)
@@ -110,7 +115,7 @@ def on_strike(scheduler: Scheduler, daemon: DaemonState, strike: m.Strike) -> No
         scheduler.recovery.no_longer_holds(daemon.instance, strike.fence, [(strike.lo, strike.hi)])
         return
     found = lease.take(strike.lo, strike.hi)
-    daemon.settle(lease, found)
+    daemon.account(lease, found)
     state = lease.state
     if not found or not _owned(scheduler, state):
         return
@@ -155,13 +160,14 @@ def requeue(
 
 
 def on_give_back(scheduler: Scheduler, daemon: DaemonState, back: m.GiveBack) -> None:
+    """A daemon returns a part of a lease that it has not started; what it keeps may have started."""
     scheduler.hungry.add(daemon.instance)
     lease = daemon.leases.get(back.fence)
     if lease is None:
         scheduler.recovery.no_longer_holds(daemon.instance, back.fence, back.returned)
         return
     found = lease.take_all(back.returned)
-    daemon.settle(lease, found)
+    daemon.account(lease, found)
     state, spec = lease.state, lease.state.spec
     requeue(scheduler, state, found, lease.attempt, lease.solo)
     if found and not back.kept:
@@ -172,7 +178,10 @@ def on_give_back(scheduler: Scheduler, daemon: DaemonState, back: m.GiveBack) ->
 
 
 def on_inventory(scheduler: Scheduler, daemon: DaemonState, inventory: m.Inventory) -> None:
-    """What a daemon that was away still holds: of its old leases the rest is lost, of the rest leases are made."""
+    """What a daemon that was away still holds.
+
+    What it held and no longer names is lost; what it names without a lease becomes one.
+    """
     scheduler.hungry.add(daemon.instance)
     held = {holding.fence: holding.ranges for holding in inventory.holdings}
     for lease in [daemon.leases[fence] for fence in daemon.stale if fence in daemon.leases]:
@@ -189,7 +198,7 @@ def take_back(
 ) -> None:
     """Ranges of a lease are not with its daemon any more."""
     found = lease.take_all(ranges)
-    daemon.settle(lease, found)
+    daemon.account(lease, found)
     requeue(scheduler, lease.state, found, attempt, lease.solo, started)
 
 

@@ -21,30 +21,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from . import admission, audit, departures, recovery, requests, returns
+from . import admission, checks, departures, recovery, requests, returns, statistics
 from . import messages as m
 from . import records as r
-from .actions import (
-    Action,
+from .actions import Action, Dropped, Note, Send
+from .bodies import Bodies
+from .deliveries import Deliveries
+from .dispatch import dispatch
+from .events import (
     Committed,
     Delivered,
     Drain,
-    Dropped,
     Event,
     Joined,
     LaneDown,
     NoLane,
-    Note,
     Received,
     Revoked,
-    Send,
     Stop,
     StoreFails,
     Tick,
 )
-from .bodies import Bodies
-from .deliveries import Deliveries
-from .dispatch import dispatch
 from .hungry import Hungry
 from .leases import ChunkState, DaemonState, Loads, Piece, SpecState
 from .lifecycle import Step
@@ -54,9 +51,9 @@ from .ranges import Ranges, count, normal, overlap
 from .ready import ReadyQueue
 from .recall import RECALL_AFTER_S, move_queued, recall
 from .repairs import Repairs
-from .roster import DEAD_AFTER_S, NEVER, Roster
-from .sessions import SESSION_GRACE_S, Session, Totals
-from .statistics import Statistics
+from .roster import NEVER, Roster
+from .sessions import Session, Totals
+from .timing import Timing
 
 
 class Scheduler:
@@ -69,14 +66,10 @@ class Scheduler:
         by value do not survive the difference.
     now
         Monotonic time, seconds.
+    timing
+        How long peers are waited for.
     fence
         Fences count up from here; a hub's incarnation starts them where no other did.
-    dead_after_s
-        Seconds of silence after which a peer is dead; infinity where its end is noticed otherwise.
-    settle_s
-        Seconds after the start in which work that was offered before waits for the daemons that may hold it.
-    grace_s
-        Seconds that a session outlives its connection.
     durable
         Whether there is a store: what is to be kept goes out as `Persist`.
     quotas
@@ -88,10 +81,8 @@ class Scheduler:
         version: str,
         python: str,
         now: float,
+        timing: Timing,
         fence: int = 0,
-        dead_after_s: float = DEAD_AFTER_S,
-        settle_s: float = 0.0,
-        grace_s: float = SESSION_GRACE_S,
         durable: bool = False,
         quotas: Quotas = UNLIMITED,
     ) -> None:
@@ -99,7 +90,7 @@ class Scheduler:
         self.python = python
         self.started_at = now
         self.draining = False
-        self.roster = Roster(dead_after_s)
+        self.roster = Roster(timing.dead_after_s)
         self.sessions: dict[int, Session] = {}
         self.daemons: dict[int, DaemonState] = {}
         self.totals = Totals()
@@ -107,21 +98,26 @@ class Scheduler:
         self.bodies = Bodies()
         self.loads = Loads()
         self.hungry = Hungry(self.daemons, self.roster)
-        self.recovery = recovery.Recovery(now + settle_s)
-        self.grace_s = grace_s
+        self.recovery = recovery.Recovery(now + timing.recovery_s)
+        self.grace_s = timing.grace_s
         self.full: str | None = None  # why the store takes nothing more
         self.quotas = quotas
-        self.registrations: dict[str, Bucket] = {}  # by ticket: who comes too often holds up nobody else
+        self.registrations: dict[str, Bucket] = {}  # by ticket: those that come too often hold up no others
         self.gone: dict[int, float] = {}  # sessions whose client is away, and until when they are kept
         self.leaving: set[int] = set()  # daemons whose last outcomes are not committed yet
         self._recall_at = NEVER
         self._recalled_at = -NEVER
         self._fences = fence
-        self.rate = audit.Rate(now)
+        self.rate = statistics.Rate(now)
         self._actions: list[Action] = []
         self.deliveries = Deliveries(self.sessions, self.daemons, durable, self.do)
         self.repairs = Repairs(self.bodies, self.daemons, self.do)
-        self._events: dict[type[Any], Callable[[Any, float], None]] = {
+        self._events = self._event_handlers()
+        self._from_client = self._client_handlers()
+        self._from_daemon = self._daemon_handlers()
+
+    def _event_handlers(self) -> dict[type[Any], Callable[[Any, float], None]]:
+        return {
             Received: self._on_received,
             Joined: partial(admission.on_joined, self),
             LaneDown: partial(departures.on_lane_down, self),
@@ -134,7 +130,9 @@ class Scheduler:
             Drain: self._on_drain,
             Stop: self._on_stop,
         }
-        self._from_client: dict[type[Any], Callable[[Session, Any], None]] = {
+
+    def _client_handlers(self) -> dict[type[Any], Callable[[Session, Any], None]]:
+        return {
             m.Spec: partial(requests.on_spec, self),
             m.Body: partial(requests.on_body, self),
             m.Submit: partial(requests.on_submit, self),
@@ -142,7 +140,9 @@ class Scheduler:
             m.Retire: partial(requests.on_retire, self),
             m.Close: partial(requests.on_close, self),
         }
-        self._from_daemon: dict[type[Any], Callable[[DaemonState, Any], None]] = {
+
+    def _daemon_handlers(self) -> dict[type[Any], Callable[[DaemonState, Any], None]]:
+        return {
             m.Done: partial(returns.on_done, self),
             m.Strike: partial(returns.on_strike, self),
             m.GiveBack: partial(returns.on_give_back, self),
@@ -334,9 +334,9 @@ class Scheduler:
 
     # ---- what it knows --------------------------------------------------------------------------------------
 
-    def statistics(self, now: float) -> Statistics:
+    def statistics(self, now: float) -> statistics.Statistics:
         """Everything that there is to know, as of `now`."""
-        return audit.statistics(self, now)
+        return statistics.statistics(self, now)
 
     def check(self) -> None:
         """Compare every index with every other.
@@ -346,7 +346,7 @@ class Scheduler:
         LocalProtocolError
             Two of them disagree.
         """
-        audit.check(self)
+        checks.check(self)
 
 
 __all__ = ["Scheduler"]

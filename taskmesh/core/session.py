@@ -51,13 +51,14 @@ class MapOwner(Protocol):
 class OpenChunk(Generic[W]):
     """Tasks of one spec that are not sent yet: `calls` holds `(leaf, waiter)`, together `size` bytes.
 
-    `frozen`: it is being sealed, and takes no more calls.
+    `frozen`: it is being sealed, and takes no more calls. `most`: how many calls it takes.
     """
 
     first: int
     calls: list[tuple[bytes, W]] = field(default_factory=list)
     size: int = 0
     frozen: bool = False
+    most: int = CHUNK_TASKS
 
 
 @dataclass(slots=True, eq=False)

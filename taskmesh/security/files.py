@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import secrets
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 LARGEST = 64 * 1024
@@ -87,10 +86,10 @@ def check_owner(
         raise Unsafe(f"others can {verb} this {what}, and {harm}; {remedy}")
 
 
-def holds_only(directory: Path, own: re.Pattern[str]) -> bool:
-    """Whether nothing but files with such names is in a directory, so that nobody else needs it."""
+def holds_only(directory: Path, own: Callable[[str], object]) -> bool:
+    """Whether nothing but files with names that are our `own` is in a directory, so that nobody else needs it."""
     try:
-        return all(own.fullmatch(name) for name in os.listdir(directory))
+        return all(own(name) for name in os.listdir(directory))
     except OSError:
         return False
 

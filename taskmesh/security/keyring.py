@@ -12,25 +12,25 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from ..core.access import NEVER, Grant, Role
 from ..errors import KeysError, TicketError
+from . import grants as register
 from . import keys, toml
 from .files import Unsafe, check_owner, holds_only, make_private, quoted, read_private, reason, write_private_all
+from .grants import FORMAT, damaged, newer
 from .places import LOCK
 from .ticket import Ticket, iso, load_ticket, name_fault, ticket_text, write_ticket
 
 HUB_KEY, GRANTS, AUDIT = "hub.key", "grants.json", "audit.jsonl"
-FORMAT = 1
 OWN = re.compile(r"hub\.key|grants\.json|lock|.*\.ticket|audit\.jsonl.*|\..*\.new")
 HARM = "could let anybody in"
 LARGEST_REGISTER = 16 << 20  # bytes; some 80,000 tickets
@@ -75,7 +75,7 @@ class Keyring:
         directory = directory.absolute()
         try:
             make_private(directory)
-            check_owner(directory, directory.stat(), "directory", HARM, ours=holds_only(directory, OWN))
+            check_owner(directory, directory.stat(), "directory", HARM, ours=holds_only(directory, OWN.fullmatch))
         except (OSError, Unsafe) as error:
             raise KeysError(f"cannot keep keys in {directory}: {reason(error)}") from None
         keyring = cls(directory, _lock(directory))
@@ -156,13 +156,7 @@ class Keyring:
         ticket = load_ticket(path)
         if keys.raw(ticket.public_key) != grant.key or (ticket.hub, ticket.hub_key) == (address, self.public_key):
             return
-        write_ticket(
-            path,
-            Ticket(
-                address, self.public_key, ticket.public_key, ticket.secret_key, ticket.role, ticket.name,
-                ticket.expires_at,
-            ),
-        )  # fmt: skip
+        write_ticket(path, replace(ticket, hub=address, hub_key=self.public_key))
 
     def create(self, name: str, role: Role, public_key: bytes, created_at: float, expires_at: float) -> Grant:
         """Record a ticket.
@@ -246,22 +240,22 @@ class Keyring:
     # ---- files ----------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        register, pair = self.directory / GRANTS, self.directory / HUB_KEY
+        tickets, pair = self.directory / GRANTS, self.directory / HUB_KEY
         if pair.exists():
             self.public_key, self.secret_key = _pair(_read(pair), pair)
-        elif register.exists():
+        elif tickets.exists():
             raise KeysError(
                 f"{pair} is missing, and every ticket depends on it: put it back from a copy; or, to start anew, "
                 f"move {quoted(self.directory)} away: the hub makes new keys, and everybody needs a new ticket"
             )
         else:
             self._make_pair(pair)
-        if register.exists():
-            self.grants = _grants(_read(register, LARGEST_REGISTER), register)
+        if tickets.exists():
+            self.grants = register.read(_read(tickets, LARGEST_REGISTER), tickets)
         elif (self.directory / AUDIT).exists() and any(self.directory.glob("*.ticket")):
             # no first start that was cut off: that leaves no tickets, or no audit log yet
             raise KeysError(
-                f"{register} is missing, and says which tickets are good: put it back from a copy; or, to start anew, "
+                f"{tickets} is missing, and says which tickets are good: put it back from a copy; or, to start anew, "
                 f"move {quoted(self.directory)} away: the hub makes new keys, and everybody needs a new ticket"
             )
 
@@ -279,73 +273,44 @@ class Keyring:
         """Write the register, and files that have to be there before it says so."""
         if self._lock < 0:
             raise KeysError(f"the keys in {self.directory} are closed")
-        entries = [
-            {
-                "name": g.name,
-                "role": g.role.value,
-                "key": keys.text(g.key),
-                "created_at": g.created_at,
-                "expires_at": _or_none(g.expires_at),
-                "revoked_at": _or_none(g.revoked_at),
-            }
-            for g in grants
-        ]
-        register = json.dumps({"version": FORMAT, "grants": entries}, indent=1) + "\n"
-        _write({**before, self.directory / GRANTS: register.encode()})
+        _write({**before, self.directory / GRANTS: register.written(grants)})
         self.grants = grants
-
-
-def document(grants: list[Grant], now: float) -> list[dict[str, Any]]:
-    """Tickets as a list for people and scripts: no secrets, and of keys the fingerprint."""
-    return [
-        {
-            "name": g.name,
-            "role": g.role.value,
-            "created": iso(g.created_at),
-            "expires": iso(g.expires_at),
-            "state": "revoked" if g.revoked_at < NEVER else "good" if g.objection(now) is None else "expired",
-            "fingerprint": fingerprint(g.key),
-        }
-        for g in grants
-    ]
-
-
-def fingerprint(key: bytes) -> str:
-    """What a key is called where people compare: the first 16 hexadecimal digits of its SHA-256."""
-    import hashlib
-
-    return hashlib.sha256(key).hexdigest()[:16]
 
 
 # ---- reading and writing --------------------------------------------------------------------------------------------
 
 
 def _lock(directory: Path) -> int:
-    path = directory / LOCK
-    for left in reversed(range(LOCK_TRIES)):
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise KeysError(f"cannot keep keys in {directory}: {error.strerror}") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(fd), path.stat()):
+    try:
+        for left in reversed(range(LOCK_TRIES)):
+            fd = _try_lock(directory / LOCK)
+            if fd is not None:
                 return fd
-        except FileNotFoundError:
-            pass  # a sweep has removed the directory's files under our hands
-        except BlockingIOError:
-            pass
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-        if left:
-            make_private(directory)
-            time.sleep(LOCK_AGAIN_S)
+            if left:
+                make_private(directory)
+                time.sleep(LOCK_AGAIN_S)
+    except OSError as error:
+        raise KeysError(f"cannot keep keys in {directory}: {reason(error)}") from None
     raise KeysInUse(
         f"the keys in {directory} are in use by another hub (or a `taskmesh ticket` that runs just now); "
         f"choose another directory with --keys"
     )
+
+
+def _try_lock(path: Path) -> int | None:
+    """The lock, as a descriptor; None: another process has it, or a sweep has removed it under our hands."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(fd), path.stat()):
+            return fd
+    except (FileNotFoundError, BlockingIOError):
+        pass
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
 
 
 def _read(path: Path, largest: int = 1 << 16) -> bytes:
@@ -366,50 +331,16 @@ def _write(files: Mapping[Path, bytes]) -> None:
         raise KeysError(f"{where} cannot be written ({reason(error)}); {so}") from None
 
 
-def _damaged(path: Path, why: str) -> KeysError:
-    return KeysError(
-        f"{path} is damaged ({why}): put it back from a copy; or, to start anew, move {quoted(path.parent)} away: "
-        f"the hub makes new keys, and everybody needs a new ticket"
-    )
-
-
 def _pair(data: bytes, path: Path) -> tuple[str, str]:
     try:
         table = toml.table(data)
     except ValueError as error:
-        raise _damaged(path, str(error)) from None
+        raise damaged(path, str(error)) from None
     if type(table.get("hub")) is int and table["hub"] > FORMAT:
-        raise KeysError(f"{path} is of a newer release of taskmesh")
+        raise newer(path)
     public, secret = table.get("public_key"), table.get("secret_key")
     if not (isinstance(public, str) and isinstance(secret, str) and keys.is_key(public) and keys.is_key(secret)):
-        raise _damaged(path, "it holds no pair of keys")
+        raise damaged(path, "it holds no pair of keys")
     if not keys.is_pair(public, secret):
-        raise _damaged(path, "its keys do not belong together")
+        raise damaged(path, "its keys do not belong together")
     return public, secret
-
-
-def _grants(data: bytes, path: Path) -> list[Grant]:
-    try:
-        content = json.loads(data)
-        if type(content) is dict and type(content.get("version")) is int and content["version"] > FORMAT:
-            raise KeysError(f"{path} is of a newer release of taskmesh")
-        grants = [_grant(entry) for entry in content["grants"]]
-        if len({g.name for g in grants}) < len(grants) or len({g.key for g in grants}) < len(grants):
-            raise _damaged(path, "two tickets have one name or one key")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise _damaged(path, "it is no register of tickets") from None
-    return grants
-
-
-def _grant(entry: Any) -> Grant:
-    name, created_at = entry["name"], entry["created_at"]
-    ends = [NEVER if entry[key] is None else entry[key] for key in ("expires_at", "revoked_at")]
-    if not isinstance(name, str) or name_fault(name) is not None:
-        raise ValueError("a name")
-    if any(type(at) not in (int, float) for at in (created_at, *ends)):
-        raise ValueError("a time")
-    return Grant(name, Role(entry["role"]), keys.raw(entry["key"]), created_at, ends[0], ends[1])
-
-
-def _or_none(at: float) -> float | None:
-    return at if at < NEVER else None

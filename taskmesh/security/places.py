@@ -2,7 +2,7 @@
 
 - `hub-PORT`: the keys of the hub on that port.
 - `free-PORT`: the same for a hub that took any free port. They go with it; those of a hub that was killed are swept.
-- `tickets`: tickets that the user was given for hubs elsewhere, put there by himself.
+- `tickets`: tickets for hubs elsewhere, which the user was given and has put there.
 """
 
 from __future__ import annotations

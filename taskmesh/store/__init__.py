@@ -9,36 +9,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import StoreError
-from .base import Store
-from .memory import MemoryStore
+from .base import OpenStore, Store
 
-__all__ = ["Store", "default_store_url", "open_store", "store_path"]
+__all__ = ["OpenStore", "Store", "default_store_url", "opener", "store_path"]
 
 SCHEME = "sqlite://"
 FORMS = "A store is sqlite:///ABSOLUTE/PATH (three slashes), or memory"
 
 
-def open_store(url: str, wake: Callable[[], None]) -> Store:
-    """The store that `url` names.
+def opener(url: str) -> OpenStore | None:
+    """What opens the store that `url` names; None for `memory`: then a hub keeps everything itself, as long as it runs.
 
     Parameters
     ----------
     url
         `memory`, or `sqlite:///ABSOLUTE/PATH`; the path is taken as it is, without escapes.
-    wake
-        Called from another thread when `committed` has risen or `error` has changed.
 
     Raises
     ------
     StoreError
-        It is no store, or cannot be used; the message says why, and what to do.
+        It is no store. What is returned raises it where the store cannot be used; the message says why, and what to do.
     """
     path = store_path(url)
     if path is None:
-        return MemoryStore()
-    from .sqlite import SqliteStore  # a private mesh need not import SQLite
+        return None
 
-    return SqliteStore(path, wake)
+    def opened(wake: Callable[[], None]) -> Store:
+        from .sqlite import SqliteStore  # a private mesh need not import SQLite
+
+        return SqliteStore(path, wake)
+
+    return opened
 
 
 def store_path(url: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ..core.records import Record, Snapshot
@@ -47,3 +48,7 @@ class Store(Protocol):
         StoreError
             Not everything could be committed. The store is closed all the same.
         """
+
+
+OpenStore = Callable[[Callable[[], None]], Store]
+"""Opens a store; it calls what it is given when `committed` has risen or `error` has changed, from any thread."""

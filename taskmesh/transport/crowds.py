@@ -1,7 +1,7 @@
 """Crowds of strangers: connections of nobody that is registered must not use up the files that this process may open.
 
-libzmq accepts whoever connects, and cuts off who does not finish a handshake within `HANDSHAKE_MS`. When no file is
-left to accept with, its I/O thread tries again and again, at the price of a whole core, and peers that lost a
+libzmq accepts whoever connects, and cuts off those that do not finish a handshake within `HANDSHAKE_MS`. When no file
+is left to accept with, its I/O thread tries again and again, at the price of a whole core, and peers that lost a
 connection cannot come back. So before that the kernel is told to drop what asks for new connections (by a filter on
 every listening socket), until most of those that are there have gone. Connections that exist do not notice. Whoever
 tries to come in meanwhile is let in a few seconds later, since TCP asks again.
@@ -52,7 +52,7 @@ class Crowds:
         self.due = 0.0 if tcp and sys.platform == "linux" else NEVER
 
     def look(self, peers: int, now: float) -> None:
-        """Shut out who comes, or let them in again. `peers`: how many are registered."""
+        """Shut out newcomers, or let them in again. `peers`: how many are registered."""
         self.due = now + self._every_s
         count = open_files(self._limit)
         if self._base is None:

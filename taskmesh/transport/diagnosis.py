@@ -23,7 +23,8 @@ def listens(address: Address) -> bool:
 def diagnose(address: Address) -> str:
     """Why the hub at `address` does not answer, as far as a plain connection can tell."""
     if address.scheme == "ipc":
-        return "there is no hub at that path" if not os.path.exists(f"{address.host}/c") else "its hub is not running"
+        there = os.path.exists(address.control.removeprefix("ipc://"))
+        return "its hub is not running" if there else "there is no hub at that path"
     try:
         socket.create_connection((address.host, address.port), timeout=TIMEOUT_S).close()
     except socket.gaierror as error:

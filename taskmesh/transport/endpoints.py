@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import stat
 from typing import NamedTuple
 
+from ..core.access import CONTROL, EVENTS, SINK, SUBMIT
 from ..errors import AddressError
 
 DEFAULT_PORT = 5555
 LANE_PORTS = (5600, 6599)
 MAX_IPC_PATH = 103
+CHANNELS = {CONTROL: "c", SUBMIT: "s", SINK: "r", EVENTS: "e"}
+"""A hub's channels, in the order of their ports, and what their sockets are called in an ipc directory."""
 
 
 class Address(NamedTuple):
@@ -30,7 +34,17 @@ class Address(NamedTuple):
     @property
     def control(self) -> str:
         """The endpoint of the control channel."""
-        return f"ipc://{self.host}/c" if self.scheme == "ipc" else str(self)
+        return self.channel(CONTROL)
+
+    def channel(self, name: str) -> str:
+        """The endpoint of one of the `CHANNELS`. They have consecutive ports; with port 0 each has any free one."""
+        if self.scheme == "ipc":
+            return f"ipc://{self.host}/{CHANNELS[name]}"
+        return str(self._replace(port=self.port + list(CHANNELS).index(name) if self.port else 0))
+
+    def lane(self, number: int) -> str:
+        """The endpoint of a lane: `number` is its port (0: any free one), or its name in an ipc directory."""
+        return f"ipc://{self.host}/l{number}" if self.scheme == "ipc" else str(self._replace(port=number))
 
     @property
     def is_local(self) -> bool:
@@ -41,6 +55,11 @@ class Address(NamedTuple):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def is_socket_name(name: str) -> bool:
+    """Whether a file in an ipc directory is called as a channel or a lane of a hub is."""
+    return name in CHANNELS.values() or re.fullmatch(r"l\d+", name) is not None
 
 
 def parse_address(text: str, *, port_zero: bool = False) -> Address:
@@ -128,7 +147,7 @@ def parse_ports(text: str) -> tuple[int, int]:
 
 
 def reached(endpoint: str, by: str) -> str:
-    """Where an endpoint that a hub has named is reached by who came to it by another of its endpoints.
+    """Where an endpoint that a hub has named is reached by a peer that came to it by another of its endpoints.
 
     A hub that listens on every address names none: it is the one that we came by.
     """
@@ -139,7 +158,7 @@ def reached(endpoint: str, by: str) -> str:
 
 
 def foreign(endpoint: str) -> str | None:
-    """Why whoever answers at an ipc endpoint may be another user: its directory is his, or he can change it.
+    """Why whoever answers at an ipc endpoint may be another user: its directory is theirs, or they can change it.
 
     None if it is this user's, or root's, or not there; and for every other kind of endpoint, where keys say who it is.
     """

@@ -13,7 +13,7 @@ import resource
 log = logging.getLogger("taskmesh.hub")
 
 PER_PEER = 8  # its connections to control and inbox; its lane with listener, connection and monitor
-RESERVE = 48  # for those who only ask, and for what the process itself opens
+RESERVE = 48  # for those that only ask, and for what the process itself opens
 SAY_EVERY_S = 5.0
 NEVER = float("inf")
 
@@ -35,7 +35,7 @@ class Room:
         )
         if now - self._said_at >= SAY_EVERY_S:
             self._said_at = now
-            log.error("%s; refusing who comes", why)
+            log.error("%s; refusing newcomers", why)
         return why
 
 

@@ -55,7 +55,7 @@ NO_HUB = f"{HANGS_UP}, as something does that is no hub, or a tunnel whose hub i
 
 
 def of_ticket(why: str, name: str) -> str:
-    """A failure with the name of the ticket in it, for who may have several."""
+    """A failure with the name of the ticket in it, for people who may have several."""
     return why.replace("this ticket", f"the ticket {name!r}") if name else why
 
 

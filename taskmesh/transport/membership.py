@@ -12,7 +12,7 @@ other connections have that one: lane, inbox, and control itself, which is opene
 from __future__ import annotations
 
 import secrets
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Protocol
 
 import zmq
@@ -25,27 +25,24 @@ from .curve import Credentials, fresh, present, raw
 from .endpoints import foreign, reached
 from .handshake import HandshakeWatch, of_ticket
 from .loop import Loop
+from .pacing import REPLY_TIMEOUT_S, Pacing
 from .progress import Progress
 from .silence import Keeper, Silence
 from .sockets import Context, Socket, close, connect, disconnect_monitor, get, make, put
 
 HEARTBEAT_S = 1.0
-REPLY_TIMEOUT_S = 2.0
-REGISTER_AGAIN_S = 0.15  # the reply may be lost with its connection, and the hub waits 0.5 s for us
 KEEPER_HEARTBEAT_S = 0.5  # of a daemon: two may go unanswered before it holds
 KEEPER_PATIENCE_S = 0.7  # a daemon asks again when a heartbeat was not answered for so long
 EAGER_S = 0.05  # between heartbeats while nothing may start before one is answered
 SILENCE_S = 5.0  # without an answer to a heartbeat for this long, register again
 RETRY_FULL_S = 0.01
-STEADY_S = 2.0  # a registration that ends sooner counts as hasty; after several of them there are pauses,
-HASTY, PAUSE_S, LONGEST_PAUSE_S = 3, 0.1, 0.4  # which are shorter than the hub waits for who has lost its lane
 BESIDE = 1 << 20  # bytes of a message of a hub beside the largest thing that anybody may have sent it
 FRAMES_PER_ROUND = 256
 NEVER = float("inf")
 
 
 class Owner(Protocol):
-    """Who joins: told of what arrives."""
+    """A peer that joins: it is told of what arrives."""
 
     def on_welcome(self, welcome: m.Registered) -> None:
         """Registered; without `resume` the link is new. Under the lock: what is sent here goes before all else."""
@@ -107,7 +104,6 @@ class Membership:
         self.stream: Stream | None = None
         self.registered = False
         self.touched = True  # something arrived, or changed, since the last `on_time`
-        self.dropped_frames = 0
         self._attempt = 0
         self._refused = False  # a refusal is final: whoever owns us says what follows from it
         self._control: Socket | None = None
@@ -117,10 +113,7 @@ class Membership:
         self._outbox: Socket | None = None
         self._asked_at = -NEVER  # when the request that waits for its reply was sent
         self._waiting = False
-        self._join_patience_s = REGISTER_AGAIN_S  # until an unanswered Register is repeated
-        self._welcomed_at = -NEVER
-        self._hasty = 0  # registrations that ended at once, one after the other
-        self._register_at = -NEVER
+        self._pacing = Pacing()
         self._heartbeat_at = 0.0
         self._answered_at = loop.now()
         self._full_until = 0.0
@@ -173,8 +166,9 @@ class Membership:
         elif self._watch.final and self.stream is None:
             self._refuse(why)
         elif self._watch.final:
-            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. Whom
-            # it puts out it tells on the lane. So a peer that was joined goes on asking, over a new connection.
+            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. A
+            # hub tells a peer that it puts out on the peer's lane. So one that had joined goes on asking, over a new
+            # connection.
             self.trouble = why
             self._waiting = True
             self._close_control()
@@ -206,13 +200,12 @@ class Membership:
         """The registration does not hold any more: start another one."""
         now = self._loop.now()
         if self.registered:
-            self._hasty = self._hasty + 1 if now - self._welcomed_at < STEADY_S else 0
-            self._register_at = now + min(PAUSE_S * max(0, self._hasty - HASTY), LONGEST_PAUSE_S)
+            self._pacing.on_ended(now)
         self.registered = False
         self.touched = True
         self._attempt += 1
         self._waiting = False
-        self._join_patience_s = REGISTER_AGAIN_S
+        self._pacing.on_new_attempt()
         self._asked_at = -NEVER
         if self._ticket is not None:
             self._new_key()
@@ -222,51 +215,65 @@ class Membership:
         while self._control is not None and (frame := get(self._control)) is not None:
             self.touched = True
             self._waiting = False
-            now = self._loop.now()
             try:
-                message = unpack_control(frame)
+                reply = unpack_control(frame)
             except PeerProtocolError as error:
-                self.dropped_frames += 1
-                if self.registered:
-                    return  # one bad reply does not end a good registration; silence would
-                self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
-                return
-            if isinstance(message, m.Registered) and not self.registered:
-                why = foreign(self._endpoint)
-                if why is not None:
-                    self._refuse(why)
-                    return
-                try:
-                    self._welcome(message, now)
-                except (PeerProtocolError, zmq.ZMQError) as error:  # cursors or endpoints that are none
-                    self._close_lane()
-                    self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
-                    return
-            elif isinstance(message, m.Refused) and message.again:
-                self._waiting = True  # asked again when the patience for an answer has run out,
-                self.trouble = message.why
-                self._close_control()  # and over a new connection: a hub without room has none for those who wait
-            elif isinstance(message, m.Refused):
-                self._refuse(message.why)
-            elif isinstance(message, m.HeartbeatReply) and self.registered:
-                self._answered_at = now
-                if not message.known:
-                    self.join_again()
-                    return
-                self._acknowledge(message, now)
-                self._on_word(message, now)
-                assert self.stream is not None
-                if self._progress.stuck(self.stream.link, message, now):
-                    self.join_again()
+                self._on_nonsense(error)
+                continue
+            now = self._loop.now()
+            if isinstance(reply, m.Registered):
+                self._on_registered(reply, now)
+            elif isinstance(reply, m.Refused):
+                self._on_refused(reply)
+            elif isinstance(reply, m.HeartbeatReply):
+                self._on_heartbeat_reply(reply, now)
+
+    def _on_nonsense(self, error: PeerProtocolError) -> None:
+        if not self.registered:  # one bad reply does not end a good registration; silence would
+            self._refuse_stranger(error)
+
+    def _on_registered(self, welcome: m.Registered, now: float) -> None:
+        if self.registered:
+            return
+        why = foreign(self._endpoint)
+        if why is not None:
+            self._refuse(why)
+            return
+        try:
+            self._welcome(welcome, now)
+        except (PeerProtocolError, zmq.ZMQError) as error:  # cursors or endpoints that are none
+            self._close_lane()
+            self._refuse_stranger(error)
+
+    def _on_refused(self, refusal: m.Refused) -> None:
+        if not refusal.again:
+            self._refuse(refusal.why)
+            return
+        self._waiting = True  # asked again when the patience for an answer has run out,
+        self.trouble = refusal.why
+        self._close_control()  # and over a new connection: a hub without room has none for those that wait
+
+    def _on_heartbeat_reply(self, reply: m.HeartbeatReply, now: float) -> None:
+        if not self.registered:
+            return
+        self._answered_at = now
+        if not reply.known:
+            self.join_again()
+            return
+        self._acknowledge(reply, now)
+        self._on_word(reply, now)
+        assert self.stream is not None
+        if self._progress.stuck(self.stream.link, reply, now):
+            self.join_again()
+
+    def _refuse_stranger(self, error: Exception) -> None:
+        self._refuse(f"what answers at {self._endpoint} is no hub of this release ({error})")
 
     def _acknowledge(self, reply: m.HeartbeatReply, now: float) -> None:
         assert self.stream is not None
-        with self._lock:
-            try:
-                self.stream.link.on_ack(reply.seen, now)
-                self.stream.link.on_received(reply.received)
-            except PeerProtocolError:
-                self.dropped_frames += 1
+        with self._lock, suppress(PeerProtocolError):  # of what was never sent
+            self.stream.link.on_ack(reply.seen, now)
+            self.stream.link.on_received(reply.received)
 
     def _on_word(self, reply: m.HeartbeatReply, now: float) -> None:
         if self._silence is not None:
@@ -283,7 +290,7 @@ class Membership:
             else:
                 self.stream.renew(welcome.incarnation, welcome.epoch, welcome.seen if resume else None, now)
             self.stream.largest = min(MAX_MESSAGE, welcome.largest + BESIDE)
-            self._welcomed_at = now
+            self._pacing.on_welcome(now)
             self._open_lane(welcome)
             self.registered = True
             self._answered_at = now
@@ -317,12 +324,12 @@ class Membership:
         connect(outbox, reached(welcome.inbox, self._endpoint))
 
     def _close_lane(self, linger_ms: int = 0) -> None:
+        if self._monitor is not None:
+            self._loop.forget(self._monitor)
+            self._monitor = None
         for sock, linger in ((self._lane, 0), (self._outbox, linger_ms)):
             if sock is not None:
                 self._loop.forget(sock)
-                if self._monitor is not None and sock is self._lane:
-                    self._loop.forget(self._monitor)
-                    self._monitor = None
                 close(sock, linger)
         self._lane = self._outbox = None
 
@@ -350,7 +357,6 @@ class Membership:
                 with self._lock:
                     message = stream.receive(envelope, now)
             except PeerProtocolError:
-                self.dropped_frames += 1
                 continue
             if message is not None:
                 self._owner.on_message(message)
@@ -391,14 +397,14 @@ class Membership:
         if self._waiting and now - self._asked_at > self._wait_s():
             self._waiting = False
             self._heartbeat_at = now
-            self._join_patience_s = min(2 * self._join_patience_s, REPLY_TIMEOUT_S)
+            self._pacing.on_no_answer()
             if now - self._answered_at > REPLY_TIMEOUT_S:
                 self._owner.on_lost()
         if now - max(self._answered_at, self._opened_at) > SILENCE_S:
             self._open_control()  # its connection may be half open, and nothing else would end that soon
             self._waiting = False
         if not self.registered:
-            if not self._waiting and not self._refused and now >= self._register_at:
+            if not self._waiting and not self._refused and now >= self._pacing.register_at:
                 self._register(now)
         elif now - self._answered_at > SILENCE_S:
             self._owner.on_lost()
@@ -413,16 +419,15 @@ class Membership:
                 self.stream.link.on_time(now)
 
     def _wait_s(self) -> float:
-        """How long to wait for the reply to what was asked last. Registering, twice as long each time, because the
-        reply to a request that was repeated is dropped.
-        """
-        return self._patience_s if self.registered else self._join_patience_s
+        """How long to wait for the reply to what was asked last."""
+        return self._patience_s if self.registered else self._pacing.patience_s
 
     def next_deadline(self) -> float:
         """When `read`, `on_time` or `pump` is due."""
         deadline = NEVER if self._silence is None else self._loop.now() + self._silence.left_s()
         if not self.registered:
-            return deadline if self._refused else min(deadline, max(self._asked_at + self._wait_s(), self._register_at))
+            ask_at = max(self._asked_at + self._wait_s(), self._pacing.register_at)
+            return deadline if self._refused else min(deadline, ask_at)
         deadline = min(deadline, self._asked_at + self._wait_s() if self._waiting else self._heartbeat_at)
         assert self.stream is not None
         link_deadline = self.stream.link.next_deadline()

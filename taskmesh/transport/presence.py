@@ -3,8 +3,8 @@
 A lane's port is open to whoever can reach it, and a socket monitor says that *a* connection has ended: that of
 somebody who was never let in as well as the peer's. So it is the file of the connection that counts. One handshake
 succeeds, that of the peer whose key the lane admits; the connections that were open at that time are the ones that may
-be its, and when the last of them has ended it is gone. (Who hangs on without a handshake is cut off after
-`HANDSHAKE_MS`.)
+be its, and when the last of them has ended it is gone. (A connection without a handshake is cut off
+after `HANDSHAKE_MS`.)
 
 libzmq's I/O thread waits while a monitor is full, and the owner waits for that thread when it closes the socket. So a
 monitor has no limit, and is read as long as its socket is open.

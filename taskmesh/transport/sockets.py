@@ -13,7 +13,7 @@ from ..errors import AddressError
 
 HIGH_WATER = 2000  # messages; a fuse: links keep at most 512 in flight
 MAX_SOCKETS = 16_384
-HANDSHAKE_MS = 5000  # whoever has not finished saying who he is by then is cut off
+HANDSHAKE_MS = 5000  # a connection that has not said by then whose it is, is cut off
 EVENTS = zmq.EVENTS
 NOBLOCK, POLLIN = int(zmq.NOBLOCK), int(zmq.POLLIN)  # arithmetic on enum members is slow
 Context = zmq.Context[Any]

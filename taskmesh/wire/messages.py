@@ -7,7 +7,6 @@ of anything may be sent is in `core.limits`.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -19,6 +18,7 @@ from ..core import limits
 from ..core import messages as m
 from ..core.access import KEY_BYTES
 from ..core.chunk import Chunk
+from ..core.identity import DIGEST_BYTES, digest_of
 from ..core.limits import NUMBER, TASKS
 from ..errors import LocalProtocolError, PeerProtocolError
 
@@ -34,7 +34,6 @@ KINDS: dict[int, type[Message]] = {
     47: m.CreateTicket, 48: m.RevokeTicket, 49: m.ListTickets, 50: m.Tickets,
 }  # fmt: skip
 _NUMBER = {cls: kind for kind, cls in KINDS.items()}
-DIGEST_BYTES = 16
 SECRET_BYTES = 16
 _KEPT_BYTES = 1 << 20
 _FORMS = frozenset(map(int, m.Form))
@@ -180,7 +179,7 @@ def _spec(f: Sequence[Any]) -> m.Spec:
 
 def _body(f: Sequence[Any]) -> m.Body:
     """All that name a digest share its body: whoever could choose it would have others run what they never sent."""
-    if hashlib.blake2b(f[1], digest_size=DIGEST_BYTES).digest() != f[0]:
+    if digest_of(f[1]) != f[0]:
         raise PeerProtocolError("a function whose digest is another one's")
     return m.Body(*f)
 

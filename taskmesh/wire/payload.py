@@ -10,7 +10,6 @@ A leaf of a call is a pickled tuple of arguments, or a list `[args, kwargs]`; a 
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import sys
 import traceback
@@ -27,12 +26,12 @@ __all__ = [
     "ATOMS",
     "by_value_modules",
     "describe",
-    "digest_of",
     "dump",
     "dump_body",
     "dump_call",
     "dump_each",
     "dump_error",
+    "importable_name",
     "load_each",
     "load_error",
     "loads",
@@ -90,14 +89,19 @@ _Cached = type(functools.cache(len))
 
 
 def _reduce_cached(cached: Any) -> str | tuple[Any, ...]:
-    module = sys.modules.get(getattr(cached, "__module__", None) or "")
-    if module is not None and not _goes_by_value(module.__name__):
-        found: Any = module
-        for part in cached.__qualname__.split("."):
-            found = getattr(found, part, None)
-        if found is cached:
-            return str(cached.__qualname__)
-    return _rebuild_cached, (cached.__wrapped__, cached.cache_parameters())
+    return importable_name(cached) or (_rebuild_cached, (cached.__wrapped__, cached.cache_parameters()))
+
+
+def importable_name(value: Any) -> str | None:
+    """By which name the other side finds `value` in its module; None: it has to travel by value."""
+    module = sys.modules.get(getattr(value, "__module__", None) or "")
+    name: str = getattr(value, "__qualname__", "")
+    if module is None or _goes_by_value(module.__name__):
+        return None
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return name if found is value else None
 
 
 def _goes_by_value(module: str) -> bool:
@@ -138,11 +142,6 @@ def dump_body(function: Callable[..., object], name: str) -> bytes:
         return dump(function)
     except Exception as error:
         raise PayloadError(f"cannot pickle {name}: {type(error).__name__}: {error}") from error
-
-
-def digest_of(body: bytes) -> bytes:
-    """The name of a body: 16 bytes of BLAKE2b."""
-    return hashlib.blake2b(body, digest_size=16).digest()
 
 
 def dump_each(pickles: Sequence[bytes]) -> bytes:

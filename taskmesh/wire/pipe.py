@@ -8,6 +8,7 @@ tasks that this runner was ever handed. The claim and limit words (`cells`) spea
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import IntEnum
 from math import inf
 from struct import Struct
 from typing import NamedTuple
@@ -35,6 +36,14 @@ FRAME_MOST = RESULT + (1 << 21)  # bytes of a body: a payload or a blob, and wha
 _FORMS = frozenset({Form.LIST, Form.EACH, Form.ERROR, Form.CANCELLED})  # the others are the daemon's word
 
 Buffers = list[bytes | memoryview]
+
+
+class Reason(IntEnum):
+    """Why the daemon ends a task before it has ended by itself."""
+
+    TIMEOUT = 1
+    CANCELLED = 2
+    MEMORY = 3  # the runner is not told: it is killed
 
 
 class Dose(NamedTuple):

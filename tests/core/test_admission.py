@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.access import LOCAL, Grant, Role
 from taskmesh.core.roster import DEAD_AFTER_S
@@ -22,7 +23,7 @@ def joins(
 ) -> a.Admit | a.Refuse | a.Again:
     """A registration with a ticket, and what the scheduler wants done about it."""
     request = register(role, instance, attempt)._replace(secret=secret)
-    world.happens(a.Joined(request, False, holder or HOLDERS[role]))
+    world.happens(e.Joined(request, False, holder or HOLDERS[role]))
     answer = world.actions.pop()
     assert isinstance(answer, a.Admit | a.Refuse | a.Again)
     world.actions.clear()
@@ -112,7 +113,7 @@ def test_a_number_that_a_peer_of_the_other_role_has_is_taken(at_work: World, rol
 def ends(world: World, ticket: str) -> list[a.Action]:
     """A ticket is revoked; returns what is to be done."""
     world.actions.clear()
-    world.happens(a.Revoked(ticket, f"the ticket {ticket!r} was revoked"))
+    world.happens(e.Revoked(ticket, f"the ticket {ticket!r} was revoked"))
     actions, world.actions = world.actions, []
     return actions
 
@@ -135,7 +136,7 @@ def test_a_daemon_whose_ticket_ends_is_dismissed_and_its_work_moves(at_work: Wor
     assert given
     assert [x for x in ends(world, "worker") if isinstance(x, a.Dismiss)] == [a.Dismiss(DAEMON, False, put_out=True)]
     assert world.scheduler.daemons == {}
-    world.happens(a.Received(DAEMON, m.Done([])))
+    world.happens(e.Received(DAEMON, m.Done([])))
     [dropped] = world.actions
     assert isinstance(dropped, a.Dropped)
     world.actions.clear()

@@ -12,10 +12,11 @@ import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.core.scheduler import Scheduler
+from taskmesh.core.timing import Timing
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
 from taskmesh_worker import plan as p
@@ -92,12 +93,12 @@ REGISTER = st.builds(
     SMALL, st.just("n"), st.just("h"), st.just(1), st.integers(-1, 3), st.just("1.0"), st.just("3.11"),
 )  # fmt: skip
 HUB_EVENT = st.one_of(
-    st.builds(a.Received, SMALL, FROM_CLIENT),
-    st.builds(a.Received, SMALL, FROM_DAEMON),
-    st.builds(a.Joined, REGISTER),
-    st.builds(a.LaneDown, SMALL, st.integers(0, 9)),
-    st.just(a.Tick()),
-    st.sampled_from([a.Tick(), a.Tick(), a.Tick(), a.Drain()]),
+    st.builds(e.Received, SMALL, FROM_CLIENT),
+    st.builds(e.Received, SMALL, FROM_DAEMON),
+    st.builds(e.Joined, REGISTER),
+    st.builds(e.LaneDown, SMALL, st.integers(0, 9)),
+    st.just(e.Tick()),
+    st.sampled_from([e.Tick(), e.Tick(), e.Tick(), e.Drain()]),
 )
 RUNNER = st.integers(0, 4)
 PLAN_EVENT = st.one_of(
@@ -121,13 +122,13 @@ PAUSE = st.sampled_from([0.0, 0.0, 0.001, 0.6, 16.0])
 
 @settings(max_examples=EXAMPLES)
 @given(st.lists(st.tuples(HUB_EVENT, PAUSE), min_size=10, max_size=80))
-def test_no_order_of_events_upsets_the_scheduler(events: list[tuple[a.Event, float]]) -> None:
+def test_no_order_of_events_upsets_the_scheduler(events: list[tuple[e.Event, float]]) -> None:
     now = 1.0
-    scheduler = Scheduler("1.0", "3.11", now)
+    scheduler = Scheduler("1.0", "3.11", now, Timing(recovery_s=0.0))
     for instance in (1, 2, 3):
         role = "client" if instance == 1 else "daemon"
         request = m.Register(role, instance, 0, 1, 0, 0, "n", "h", 1, 2, "1.0", "3.11")
-        scheduler.handle(a.Joined(request), now)
+        scheduler.handle(e.Joined(request), now)
         scheduler.heard(instance, instance, now)
     for event, pause in events:
         now += pause
@@ -136,7 +137,7 @@ def test_no_order_of_events_upsets_the_scheduler(events: list[tuple[a.Event, flo
         statistics = scheduler.statistics(now)
         assert statistics.waiting >= 0
         assert statistics.out >= 0
-        assert not isinstance(event, a.Tick) or scheduler.next_deadline() > now, "a loop would spin"
+        assert not isinstance(event, e.Tick) or scheduler.next_deadline() > now, "a loop would spin"
 
 
 @settings(max_examples=EXAMPLES)

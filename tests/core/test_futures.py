@@ -18,7 +18,7 @@ import pytest
 from taskmesh import futures
 from taskmesh import waiting as f
 from taskmesh.core.session import OpenChunk
-from taskmesh.futures import Future, settle_cancelled, settle_error, settle_values
+from taskmesh.futures import Future, end_cancelled, end_error, end_values
 from taskmesh.waiting import as_completed, gather, wait
 
 LONG = 20.0  # seconds: a deadline for what happens at once
@@ -41,7 +41,7 @@ class Spot:
 
     def cancel(self, future: Future[Any]) -> bool:
         if self.grants:
-            settle_cancelled(future)
+            end_cancelled(future)
         return self.grants
 
 
@@ -62,7 +62,7 @@ Make = Callable[[], Future[Any]]
 
 
 def value(future: Future[Any], result: object = None) -> None:
-    settle_values([future], [result])
+    end_values([future], [result])
 
 
 def in_thread(target: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
@@ -135,7 +135,7 @@ def test_whoever_waits_sends_what_is_being_gathered(make: Make, spot: Spot) -> N
 def test_an_error_is_raised_by_result_and_returned_by_exception(make: Make) -> None:
     future, error = make(), KeyError("k")
     assert not future.done()
-    settle_error(future, error)
+    end_error(future, error)
     with pytest.raises(KeyError) as caught:
         future.result()
     assert caught.value is error
@@ -148,8 +148,8 @@ def test_the_first_ending_is_the_only_one(make: Make) -> None:
     future = make()
     value(future, 1)
     value(future, 2)
-    settle_error(future, ValueError())
-    settle_cancelled(future)
+    end_error(future, ValueError())
+    end_cancelled(future)
     assert future.result() == 1
     assert not future.cancelled()
     assert not future.cancel()
@@ -240,8 +240,8 @@ def test_a_callback_may_ask_the_future(make: Make) -> None:
 
 ENDINGS: dict[str, Callable[[Future[Any]], None]] = {
     "value": value,
-    "error": lambda future: settle_error(future, ValueError()),
-    "cancelled": settle_cancelled,
+    "error": lambda future: end_error(future, ValueError()),
+    "cancelled": end_cancelled,
 }
 
 
@@ -378,7 +378,7 @@ def test_a_fork_need_not_wait_for_what_the_parent_was_settling() -> None:
 
 def test_gather_keeps_the_shape(make: Make) -> None:
     a, b, c = make(), make(), make()
-    settle_values([a, b, c], [1, 2, 3])
+    end_values([a, b, c], [1, 2, 3])
     assert gather(a, b) == [1, 2]
     assert gather([a, b]) == [1, 2]
     assert gather([a, [b, (c,)], []]) == [1, [2, [3]], []]
@@ -388,8 +388,8 @@ def test_gather_keeps_the_shape(make: Make) -> None:
 
 def test_gather_raises_what_the_first_failed_task_raised(make: Make) -> None:
     a, b = make(), make()
-    settle_error(a, KeyError("a"))
-    settle_error(b, ValueError("b"))
+    end_error(a, KeyError("a"))
+    end_error(b, ValueError("b"))
     with pytest.raises(ValueError, match="b"):
         gather(b, a)
     with pytest.raises(TypeError, match="not int"):

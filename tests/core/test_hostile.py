@@ -8,15 +8,17 @@ import pytest
 
 from taskmesh.cancelling import Questions
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.core.limits import ATTEMPTS, SPECS, TASKS, printable
 from taskmesh.core.link import BACK_INTERVAL_S, Link
 from taskmesh.core.outbox import Ended, Outbox
 from taskmesh.core.repairs import REPAIR_S
 from taskmesh.errors import PayloadError
 from taskmesh.outcomes import contents
-from taskmesh.wire.payload import digest_of, dump, dump_each
+from taskmesh.wire.payload import dump, dump_each
 
 from .world import CLIENT, DAEMON, DIGEST, World, calls, register
 
@@ -49,7 +51,7 @@ def dropped(world: World) -> list[str]:
 
 
 def dies(world: World, daemon: int = DAEMON) -> None:
-    world.happens(a.LaneDown(daemon, world.scheduler.roster.peers[daemon].epoch))
+    world.happens(e.LaneDown(daemon, world.scheduler.roster.peers[daemon].epoch))
     world.tick(1.0)
     world.actions.clear()
 
@@ -169,7 +171,7 @@ def test_a_function_that_is_gone_when_it_could_be_sent_again_is_forgotten(world:
 
 def test_a_session_has_a_limit_of_functions_and_hears_when_it_is_reached(world: World) -> None:
     for number in range(SPECS + 1):
-        world.scheduler.handle(a.Received(CLIENT, m.Spec(number, "f", DIGEST, b"", 0)), world.now)
+        world.scheduler.handle(e.Received(CLIENT, m.Spec(number, "f", DIGEST, b"", 0)), world.now)
     assert len(world.scheduler.sessions[CLIENT].specs) == SPECS
     world.hears(CLIENT, m.Submit(SPECS, calls(1)))
     assert len(dropped(world)) == 1
@@ -198,7 +200,7 @@ def test_functions_that_are_never_called_take_no_more_room_than_calls_may(world:
 
 def test_names_of_peers_cannot_move_a_cursor(world: World) -> None:
     request = register("client", 31)._replace(name="\x1b[2Jeve\n10:00 all is well", host="h\r")
-    world.happens(a.Joined(request))
+    world.happens(e.Joined(request))
     session = world.scheduler.sessions[31]
     assert session.name == r"\x1b[2Jeve\n10:00 all is well"
     assert session.host == r"h\r"
@@ -213,9 +215,9 @@ def in_pieces(world: World) -> tuple[Chunk, list[tuple[int, int]]]:
     chunk = Chunk(0, 0, tasks, pack_sizes([1, 1]), pack_sizes([leaf, leaf]), 1, b"ll")
     world.hears(CLIENT, m.Spec(1, "f", DIGEST, b"", 0))
     world.hears(CLIENT, m.Body(DIGEST, b"body"))
-    world.scheduler.handle(a.Received(CLIENT, m.Submit(1, chunk)), world.now)
+    world.scheduler.handle(e.Received(CLIENT, m.Submit(1, chunk)), world.now)
     odd = [(lo, lo + 1) for lo in range(1, tasks, 2)]
-    world.scheduler.handle(a.Received(DAEMON, m.Inventory([m.Holding(7777, CLIENT, 1, 0, 1, False, odd)])), world.now)
+    world.scheduler.handle(e.Received(DAEMON, m.Inventory([m.Holding(7777, CLIENT, 1, 0, 1, False, odd)])), world.now)
     return chunk, odd
 
 
@@ -225,17 +227,17 @@ def test_a_chunk_in_as_many_pieces_as_it_can_have_takes_no_minute(world: World, 
     chunk, odd = in_pieces(world)
     scheduler, began = world.scheduler, time.thread_time()
     if what == "give back":
-        scheduler.handle(a.Received(DAEMON, m.GiveBack(7777, odd[::-1], [])), world.now)
+        scheduler.handle(e.Received(DAEMON, m.GiveBack(7777, odd[::-1], [])), world.now)
     elif what == "cancel":
-        scheduler.handle(a.Received(CLIENT, m.Cancel(1, 0, 0, chunk.count)), world.now)
+        scheduler.handle(e.Received(CLIENT, m.Cancel(1, 0, 0, chunk.count)), world.now)
     elif what == "die":
-        scheduler.handle(a.LaneDown(DAEMON, scheduler.roster.peers[DAEMON].epoch), world.now)
-        scheduler.handle(a.Tick(), world.now + 1.0)
+        scheduler.handle(e.LaneDown(DAEMON, scheduler.roster.peers[DAEMON].epoch), world.now)
+        scheduler.handle(e.Tick(), world.now + 1.0)
     elif what == "lose":
         scheduler.heard(DAEMON, scheduler.roster.peers[DAEMON].epoch, world.now, [(7777, lo, hi) for lo, hi in odd])
     else:
         scheduler.handle(
-            a.Received(DAEMON, m.Inventory([m.Holding(7777, CLIENT, 1, 0, 1, False, odd[::-1])])), world.now
+            e.Received(DAEMON, m.Inventory([m.Holding(7777, CLIENT, 1, 0, 1, False, odd[::-1])])), world.now
         )
     assert time.thread_time() - began < 10.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.hungry import SPARE, Hungry
 from taskmesh.core.leases import DaemonState
@@ -122,10 +123,10 @@ def test_a_task_costs_no_look_at_every_daemon(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Peer, "takes_work", looked)
     monkeypatch.setattr(Peer, "suspected", looked_at)
     for n in range(20):
-        world.scheduler.handle(a.Received(CLIENT, m.Spec(1, "f", DIGEST, b"", 0)), world.now)
-        world.scheduler.handle(a.Received(CLIENT, m.Body(DIGEST, b"body")), world.now)
-        world.actions += world.scheduler.handle(a.Received(CLIENT, m.Submit(1, calls(1, n), [])), world.now)
-        world.actions += world.scheduler.handle(a.Tick(), world.now)
+        world.scheduler.handle(e.Received(CLIENT, m.Spec(1, "f", DIGEST, b"", 0)), world.now)
+        world.scheduler.handle(e.Received(CLIENT, m.Body(DIGEST, b"body")), world.now)
+        world.actions += world.scheduler.handle(e.Received(CLIENT, m.Submit(1, calls(1, n), [])), world.now)
+        world.actions += world.scheduler.handle(e.Tick(), world.now)
         (sent,) = [x for x in world.actions if isinstance(x, a.Send) and isinstance(x.message, m.Dispatch)]
         world.actions.clear()
         dispatch = sent.message
@@ -133,6 +134,6 @@ def test_a_task_costs_no_look_at_every_daemon(monkeypatch: pytest.MonkeyPatch) -
         world.now += RECALL_AFTER_S + 0.001
         outcome = m.Outcome(1, n, 0, 1, m.Form.LIST, b"r")
         done = m.Done([m.Finished(dispatch.fence, dispatch.session, 0.01, outcome)])
-        world.scheduler.handle(a.Received(sent.instance, done), world.now)
-        world.scheduler.handle(a.Tick(), world.now)
+        world.scheduler.handle(e.Received(sent.instance, done), world.now)
+        world.scheduler.handle(e.Tick(), world.now)
     assert looks <= 20 * 8

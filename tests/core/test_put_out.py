@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.access import Access, Grant, Role
 
@@ -15,12 +16,12 @@ LAPTOP = Grant("laptop", Role.CLIENT, b"l" * 32, 0.0, expires_at=100.0)
 def test_who_is_put_out_is_told_why_on_its_lane_and_can_be_sure_that_it_is_for_good() -> None:
     world = World()
     for role, instance, grant in (("client", CLIENT, LAPTOP), ("daemon", DAEMON, FARM)):
-        world.happens(a.Joined(register(role, instance), False, grant))
+        world.happens(e.Joined(register(role, instance), False, grant))
     world.actions.clear()
-    world.happens(a.Revoked("farm", "the ticket 'farm' was revoked"))
+    world.happens(e.Revoked("farm", "the ticket 'farm' was revoked"))
     world.expect_send(DAEMON, m.Goodbye("the ticket 'farm' was revoked", back=False))
     world.expect(a.Dismiss(DAEMON, dead=False, put_out=True))
-    world.happens(a.Revoked("laptop", "the ticket 'laptop' has expired"))
+    world.happens(e.Revoked("laptop", "the ticket 'laptop' has expired"))
     world.expect_send(CLIENT, m.Goodbye("the ticket 'laptop' has expired", back=False))
     world.expect(a.Dismiss(CLIENT, dead=False, put_out=True))
     world.nothing_else()

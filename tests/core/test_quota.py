@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.access import Grant, Role
 from taskmesh.core.quota import BURST_S, NEVER, UNLIMITED, Bucket, Quotas
@@ -18,7 +19,7 @@ LAPTOP, OTHER = (Grant(name, Role.CLIENT, bytes(32), 0.0) for name in ("laptop",
 
 def joins(world: World, instance: int, holder: Grant = LAPTOP, attempt: int = 1) -> a.Action:
     """A client registers; what the scheduler wants done about it."""
-    world.happens(a.Joined(register("client", instance, attempt), False, holder))
+    world.happens(e.Joined(register("client", instance, attempt), False, holder))
     answer = world.actions[-1]
     world.actions.clear()
     return answer
@@ -51,7 +52,7 @@ def test_too_many_registrations_with_one_ticket_are_told_to_come_again() -> None
 def test_refusals_do_not_count_as_registrations() -> None:
     world = World(quotas=UNLIMITED._replace(registrations_per_s=1.0))
     for n in range(100):
-        world.happens(a.Joined(register("daemon", n + 1), False, LAPTOP))
+        world.happens(e.Joined(register("daemon", n + 1), False, LAPTOP))
     world.actions.clear()
     assert isinstance(joins(world, 1), a.Admit)
 

@@ -6,6 +6,7 @@ import msgpack
 import pytest
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core import records as r
 from taskmesh.core.recall import RECALL_AFTER_S
@@ -49,7 +50,7 @@ def lost(world: World) -> list[m.Outcome]:
 
 
 def client_dies(world: World) -> None:
-    world.happens(a.LaneDown(CLIENT, 1))
+    world.happens(e.LaneDown(CLIENT, 1))
     world.scheduler.heard(DAEMON, 2, world.now + 0.6)
     world.tick(0.6)
     world.expect(a.Dismiss(CLIENT, dead=True))
@@ -64,7 +65,7 @@ def test_a_client_that_returns_within_the_grace_period_finds_its_results(world: 
     outcome = world.outcome(dispatch, 0, 1)
     world.tick()
     world.nothing_else()
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.expect(a.Admit(CLIENT, 3, "client", resume=False))
     world.submits(1, left=[(0, 1)])
     world.tick()
@@ -76,12 +77,12 @@ def test_outcomes_that_were_not_acknowledged_are_sent_again_on_a_new_link(world:
     outcome = world.outcome(leased(world, 1), 0, 1)
     world.tick()
     world.expect_send(CLIENT, m.Results([outcome]))
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.expect(a.Admit(CLIENT, 3, "client", resume=False))
     world.tick()
     world.expect_send(CLIENT, m.Results([outcome]))
-    world.happens(a.Delivered(CLIENT, 1))
-    world.happens(a.Joined(register("client", CLIENT, attempt=3)))
+    world.happens(e.Delivered(CLIENT, 1))
+    world.happens(e.Joined(register("client", CLIENT, attempt=3)))
     world.expect(a.Admit(CLIENT, 4, "client", resume=False))
     world.tick()
     world.expect_send(DAEMON, m.Settled([(1, 0, 1)]))
@@ -97,7 +98,7 @@ def test_functions_that_a_client_does_not_name_on_its_new_link_were_retired() ->
         world.outcome(dispatch, 0, 1)
     world.tick()
     world.actions.clear()
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.hears(CLIENT, m.Spec(2, "f", DIGEST, b"", 0))
     assert sorted(world.scheduler.sessions[CLIENT].specs) == [2, 3, 4], "it may name the others yet"
     world.hears(CLIENT, m.Retire(4))
@@ -112,7 +113,7 @@ def test_a_function_that_a_client_has_retired_is_forgotten_when_its_last_task_ha
     world.submits(1)
     world.tick()
     (dispatch,) = world.expect_dispatches()
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.hears(CLIENT, m.Retire(1))
     assert sorted(world.scheduler.sessions[CLIENT].specs) == [1]
     world.outcome(dispatch, 0, 1)
@@ -138,7 +139,7 @@ def test_what_a_dead_daemon_still_holds_when_it_returns_is_its_own_again(world: 
     world.scheduler.heard(CLIENT, 1, world.now + DEAD_AFTER_S)
     world.tick(DEAD_AFTER_S)
     world.actions.clear()
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=2)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=2)))
     world.actions.clear()
     world.hears(DAEMON, m.Inventory([holding(dispatch, (0, 1))]))
     world.tick()
@@ -156,7 +157,7 @@ def test_what_runs_elsewhere_meanwhile_is_revoked(world: World) -> None:
     world.tick(DEAD_AFTER_S)
     world.actions.pop(0)
     world.expect_dispatch(0, 1, OTHER)
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=2)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=2)))
     world.actions.clear()
     world.hears(DAEMON, m.Inventory([holding(dispatch, (0, 1))]))
     world.expect_send(DAEMON, m.Revoke(dispatch.fence, 0, 1))
@@ -164,7 +165,7 @@ def test_what_runs_elsewhere_meanwhile_is_revoked(world: World) -> None:
 
 def test_a_lease_that_the_inventory_does_not_name_was_lost_on_the_way(world: World) -> None:
     leased(world, 1)
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=2)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=2)))
     world.expect(a.Admit(DAEMON, 3, "daemon", resume=False))
     world.tick()
     world.nothing_else()
@@ -174,7 +175,7 @@ def test_a_lease_that_the_inventory_does_not_name_was_lost_on_the_way(world: Wor
 
 
 def test_a_lease_given_since_the_daemon_returned_is_not_in_its_inventory_and_stays(world: World) -> None:
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=2)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=2)))
     world.expect(a.Admit(DAEMON, 3, "daemon", resume=False))
     world.heard(DAEMON)
     leased(world, 1)
@@ -194,8 +195,8 @@ def test_an_inventory_of_a_session_that_is_over_is_answered_with_forget(world: W
 # ---- a hub that has just started ------------------------------------------------------------------------------------
 
 
-def restarted(settle_s: float = 2.0) -> World:
-    world = World(settle_s)
+def restarted(recovery_s: float = 2.0) -> World:
+    world = World(recovery_s)
     world.joins("client", CLIENT)
     world.joins("daemon", DAEMON)
     return world
@@ -224,7 +225,7 @@ def test_what_a_daemon_holds_is_not_dispatched_again(client_first: bool) -> None
         world.scheduler.sessions.pop(CLIENT)
         world.scheduler.roster.remove(CLIENT)
         world.hears(DAEMON, inventory)
-        world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+        world.happens(e.Joined(register("client", CLIENT, attempt=2)))
         world.actions.clear()
         world.submits(3, left=[(0, 3)])
     assert world.scheduler.daemons[DAEMON].tasks_out == 2
@@ -252,7 +253,7 @@ def test_an_outcome_that_comes_before_its_chunk_counts(client_first: bool) -> No
     outcome = m.Outcome(1, 0, 0, 1, m.Form.LIST, b"r")
     world.hears(DAEMON, m.Done([m.Finished(5, CLIENT, 0.1, outcome)]))
     if not client_first:
-        world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+        world.happens(e.Joined(register("client", CLIENT, attempt=2)))
         world.actions.clear()
     world.submits(1, left=[(0, 1)])
     world.tick()
@@ -428,8 +429,8 @@ def test_nothing_is_recalled_for_a_daemon_that_is_busy_too(world: World) -> None
 
 def durable() -> World:
     world = World(durable=True)
-    world.happens(a.Joined(register("client", CLIENT)))
-    world.happens(a.Joined(register("daemon", DAEMON)))
+    world.happens(e.Joined(register("client", CLIENT)))
+    world.happens(e.Joined(register("daemon", DAEMON)))
     world.heard(DAEMON)
     return world
 
@@ -455,7 +456,7 @@ def test_everything_that_a_restart_needs_is_stored_and_unstored() -> None:
     world.tick()
     assert persisted(world) == [r.PutOutcome(CLIENT, outcome), r.PutLeft(CLIENT, 1, 0, [])]
     world.expect_send(CLIENT, m.Results([outcome]))
-    world.happens(a.Delivered(CLIENT, 1))
+    world.happens(e.Delivered(CLIENT, 1))
     assert persisted(world) == [r.DropOutcome(CLIENT, 1, 0, 0, 1)]
     world.hears(CLIENT, m.Retire(1))
     assert persisted(world) == [r.DropBody(DIGEST), r.DropSpec(CLIENT, 1)]
@@ -471,10 +472,10 @@ def test_a_daemon_may_forget_an_outcome_when_it_is_committed() -> None:
     dispatch = world.expect_dispatch(0, 1)
     world.outcome(dispatch, 0, 1)
     world.tick()
-    world.happens(a.Committed(4))
+    world.happens(e.Committed(4))
     world.tick()
     world.actions.clear()
-    world.happens(a.Committed(6))
+    world.happens(e.Committed(6))
     world.tick()
     world.expect_send(DAEMON, m.Settled([(dispatch.fence, 0, 1)]))
 
@@ -499,7 +500,7 @@ def test_what_is_left_of_a_session_that_is_over_is_not_stored_over_that_of_its_s
     first, _ = world.expect_dispatches()
     world.outcome(first, 0, 1)
     world.hears(CLIENT, m.Close())
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.submits(2)
     world.actions.clear()
     world.tick()
@@ -514,7 +515,7 @@ def test_a_daemon_may_forget_at_once_what_comes_again_after_it_was_committed() -
     dispatch = world.expect_dispatch(0, 1)
     world.outcome(dispatch, 0, 1)
     world.tick()
-    world.happens(a.Committed(6))
+    world.happens(e.Committed(6))
     world.tick()
     world.actions.clear()
     world.outcome(dispatch, 0, 1)
@@ -525,13 +526,13 @@ def test_a_daemon_may_forget_at_once_what_comes_again_after_it_was_committed() -
 def test_a_full_store_takes_no_new_chunk_and_loses_none() -> None:
     world = durable()
     world.submits(1)
-    world.happens(a.StoreFails("the disk is full"))
+    world.happens(e.StoreFails("the disk is full"))
     world.actions.clear()
     world.hears(CLIENT, m.Submit(1, calls(2, 1)))
     world.expect_send(CLIENT, m.Rejected(1, 1, "the disk is full"))
     world.tick()
     world.expect_dispatch(0, 1)
-    world.happens(a.StoreFails(None))
+    world.happens(e.StoreFails(None))
     world.hears(CLIENT, m.Submit(1, calls(1, 3)))
     assert [type(record) for record in persisted(world)] == [r.PutChunk]
 
@@ -545,9 +546,9 @@ def test_a_hub_goes_on_where_the_one_before_it_was_killed() -> None:
     )
     world.scheduler.restore(r.Snapshot([session], {DIGEST: b"body"}), world.now)
     world.scheduler.check()
-    world.happens(a.Joined(register("daemon", DAEMON, slots=9)))
+    world.happens(e.Joined(register("daemon", DAEMON, slots=9)))
     world.hears(DAEMON, m.Inventory([m.Holding(5, CLIENT, 1, 0, 1, False, [(1, 2)])]))
-    world.happens(a.Joined(register("client", CLIENT)))
+    world.happens(e.Joined(register("client", CLIENT)))
     world.actions.clear()
     world.hears(CLIENT, m.Submit(1, calls(3, 0), [(0, 3)]))
     world.tick()
@@ -562,11 +563,11 @@ def test_a_hub_goes_on_where_the_one_before_it_was_killed() -> None:
 def test_a_rejection_that_was_lost_with_its_link_is_made_up_for() -> None:
     world = durable()
     world.submits(1)
-    world.happens(a.StoreFails("the disk is full"))
+    world.happens(e.StoreFails("the disk is full"))
     world.hears(CLIENT, m.Submit(1, calls(2, 1)))
-    world.happens(a.StoreFails(None))
+    world.happens(e.StoreFails(None))
     world.hears(CLIENT, m.Submit(1, calls(1, 3)))
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.actions.clear()
     world.submits(2, first=1, left=[(0, 2)])
     assert [record.left for record in persisted(world) if isinstance(record, r.PutChunk)] == [[(0, 2)]]
@@ -578,7 +579,7 @@ def test_what_is_on_its_way_to_the_client_is_not_run_again_when_it_is_offered_ag
     dispatch = leased(world, 1)
     outcome = world.outcome(dispatch, 0, 1)
     world.tick()
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.submits(1, left=[(0, 1)])
     world.actions.clear()
     world.tick()
@@ -597,7 +598,7 @@ def without_client() -> World:
 
 
 def returns(world: World) -> None:
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.submits(2, left=[(0, 2)])
     world.actions.clear()
 
@@ -625,7 +626,7 @@ def test_what_was_given_back_before_its_chunk_came_is_not_with_that_daemon() -> 
 
 def test_what_a_daemon_held_that_died_before_its_chunk_came_runs_again() -> None:
     world = without_client()
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=2)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=2)))
     world.hears(DAEMON, m.Inventory([]))
     returns(world)
     assert world.scheduler.daemons[DAEMON].tasks_out == 0

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.core.credit import AHEAD_S
@@ -180,7 +181,7 @@ def test_a_late_success_counts(world: World) -> None:
     world.tick()
     world.expect_send(CLIENT, m.Results([outcome]))
     world.nothing_else()
-    world.happens(a.Delivered(CLIENT, 1))
+    world.happens(e.Delivered(CLIENT, 1))
     world.tick()
     world.expect_send(DAEMON, m.Settled([(first.fence, 0, 1)]))
     world.expect_send(OTHER, m.Settled([(second.fence, 0, 1)]))
@@ -224,7 +225,7 @@ def test_a_dead_daemon_returns_its_work_to_the_front(world: World) -> None:
     world.tick()
     world.actions.clear()
     world.joins("daemon", OTHER)
-    world.happens(a.LaneDown(DAEMON, 2))
+    world.happens(e.LaneDown(DAEMON, 2))
     world.tick(LANE_GRACE_S)
     world.expect(a.Dismiss(DAEMON, dead=True))
     again = world.expect_dispatch(0, 1, OTHER)
@@ -235,9 +236,9 @@ def test_a_dead_daemon_returns_its_work_to_the_front(world: World) -> None:
 
 def test_a_daemon_that_registers_again_in_time_keeps_its_work(world: World) -> None:
     dispatch = leased(world, 1)
-    world.happens(a.LaneDown(DAEMON, 2))
+    world.happens(e.LaneDown(DAEMON, 2))
     world.now += LANE_GRACE_S / 2
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=2, epoch=2)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=2, epoch=2)))
     world.expect(a.Admit(DAEMON, 3, "daemon", resume=True))
     world.tick(LANE_GRACE_S)
     world.nothing_else()
@@ -248,7 +249,7 @@ def test_a_daemon_that_registers_again_in_time_keeps_its_work(world: World) -> N
 
 def test_a_daemon_that_comes_back_without_a_memory_starts_anew(world: World) -> None:
     leased(world, 1)
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=2)._replace(incarnation=0)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=2)._replace(incarnation=0)))
     world.expect(a.Admit(DAEMON, 3, "daemon", resume=False))
     world.heard(DAEMON)
     world.tick()
@@ -256,7 +257,7 @@ def test_a_daemon_that_comes_back_without_a_memory_starts_anew(world: World) -> 
 
 
 def test_a_daemon_gets_nothing_before_it_has_said_that_it_was_welcomed(world: World) -> None:
-    world.happens(a.Joined(register("daemon", OTHER)))
+    world.happens(e.Joined(register("daemon", OTHER)))
     world.actions.clear()
     world.submits(3)
     world.tick()
@@ -269,7 +270,7 @@ def test_a_daemon_gets_nothing_before_it_has_said_that_it_was_welcomed(world: Wo
 
 
 def test_a_daemon_that_registers_again_gets_nothing_more_before_it_has_said_so(world: World) -> None:
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=2, epoch=2)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=2, epoch=2)))
     world.actions.clear()
     world.submits(1)
     world.scheduler.heard(DAEMON, 2, world.now)  # sent before it was welcomed again
@@ -292,9 +293,9 @@ def test_a_silent_daemon_gets_nothing_new_and_is_dead_in_the_end(world: World) -
 
 
 def test_the_same_registration_gets_the_same_reply(world: World) -> None:
-    world.happens(a.Joined(register("daemon", DAEMON)))
+    world.happens(e.Joined(register("daemon", DAEMON)))
     world.expect(a.Again(DAEMON))
-    world.happens(a.Joined(register("daemon", DAEMON, attempt=0)))
+    world.happens(e.Joined(register("daemon", DAEMON, attempt=0)))
     world.expect(a.Again(DAEMON))
     world.nothing_else()
 
@@ -416,10 +417,10 @@ def test_a_draining_daemon_gets_nothing_and_is_told_goodbye(world: World) -> Non
 
 
 def test_a_draining_hub_takes_nobody_new_but_lets_those_come_back_that_it_knows(world: World) -> None:
-    world.happens(a.Drain())
-    world.happens(a.Joined(register("client", 99)))
+    world.happens(e.Drain())
+    world.happens(e.Joined(register("client", 99)))
     world.expect(a.Refuse("the hub is shutting down"))
-    world.happens(a.Joined(register("client", CLIENT, attempt=2, epoch=1)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2, epoch=1)))
     world.expect(a.Admit(CLIENT, 3, "client", resume=True))
 
 
@@ -438,7 +439,7 @@ def test_a_draining_hub_takes_nobody_new_but_lets_those_come_back_that_it_knows(
 )
 def test_who_does_not_fit_is_refused_and_told_why(world: World, change: dict[str, object], why: str) -> None:
     request = register("daemon", 5, attempt=9, epoch=1)
-    world.happens(a.Joined(m.Register(**(request._asdict() | change))))
+    world.happens(e.Joined(m.Register(**(request._asdict() | change))))
     (refuse,) = world.actions
     assert isinstance(refuse, a.Refuse)
     assert why in refuse.why

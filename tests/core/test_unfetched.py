@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core import records as r
 from taskmesh.core.leases import SPEC_BYTES
@@ -58,7 +59,7 @@ def test_nothing_of_a_session_is_started_while_it_has_too_much_that_it_does_not_
     world.tick()
     assert world.expect_dispatches() == [], "more waits, and the daemon is free"
     assert held(world) == [True]
-    world.happens(a.Delivered(CLIENT, len(dispatches)))
+    world.happens(e.Delivered(CLIENT, len(dispatches)))
     world.tick()
     assert len(world.expect_dispatches()) > 0
     assert held(world) == [False]
@@ -78,11 +79,11 @@ def test_others_are_served_while_a_session_is_held(world: World) -> None:
 def test_what_is_put_back_while_a_session_is_held_waits_in_its_place(world: World) -> None:
     world.hears(CLIENT, m.Spec(2, "g", DIGEST, b"", 0, m.NO_LIMITS))
     fill(world)
-    world.happens(a.Received(CLIENT, m.Submit(2, calls(1), [(0, 1)])))  # offered again: twice the room
+    world.happens(e.Received(CLIENT, m.Submit(2, calls(1), [(0, 1)])))  # offered again: twice the room
     world.tick()
     world.tick()
     assert world.expect_dispatches() == []
-    world.happens(a.Delivered(CLIENT, 2))
+    world.happens(e.Delivered(CLIENT, 2))
     world.tick()
     (dispatch,) = world.expect_dispatches()
     assert dispatch.spec == 2
@@ -110,7 +111,7 @@ def test_a_session_that_ends_while_it_is_held_leaves_nothing(world: World) -> No
 
 def test_a_client_that_comes_back_is_sent_all_of_it_and_is_still_held(world: World) -> None:
     fill(world)
-    world.happens(a.Joined(register("client", CLIENT, attempt=2)))
+    world.happens(e.Joined(register("client", CLIENT, attempt=2)))
     world.tick()
     sent = [action.message for action in world.actions if isinstance(action, a.Send)]
     assert sum(len(message.outcomes) for message in sent if isinstance(message, m.Results)) == 2

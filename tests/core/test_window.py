@@ -65,7 +65,7 @@ def test_who_waits_goes_on_when_an_eighth_is_free(books: Books) -> None:
     books.weight = 800
     window = books.window(timeout=LONG)
     thread, raised = in_thread(lambda: window.wait(1))
-    while not window._waiting:
+    while not window.waiting:
         thread.join(0.001)
     books.weight = 700
     window.changed()
@@ -78,11 +78,41 @@ def test_who_waits_goes_on_when_an_eighth_is_free(books: Books) -> None:
     assert not raised
 
 
+def test_first_come_first_served(books: Books) -> None:
+    books.weight = 600
+    window = books.window(timeout=LONG)
+    thread, raised = in_thread(lambda: window.wait(500))
+    while not window.waiting:
+        thread.join(0.001)
+    assert not window.fits(1), "there is room, but not before the other one"
+    books.weight = 100
+    window.changed()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert not window.fits(1), "it has not taken its room yet"
+    with pytest.raises(WindowFull):
+        books.window().wait(1000)
+    assert not raised
+
+
+def test_whoever_gives_up_does_not_hold_up_the_others(books: Books) -> None:
+    books.weight = 800
+    window = books.window()
+    with pytest.raises(WindowFull):
+        window.wait(500)
+    window.leave()
+    books.weight = 600
+    thread, raised = in_thread(lambda: window.wait(1))
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert not raised
+
+
 def test_nobody_waits_for_a_session_that_is_over(books: Books) -> None:
     books.weight = 800
     window = books.window(timeout=None)
     thread, raised = in_thread(lambda: window.wait(1))
-    while not window._waiting:
+    while not window.waiting:
         thread.join(0.001)
     books.over = True
     window.changed()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.core.quota import UNLIMITED, Quotas
 from taskmesh.core.scheduler import Scheduler
+from taskmesh.core.timing import Timing
 
 DIGEST = b"0123456789abcdef"
 CLIENT, DAEMON = 11, 21
@@ -28,12 +30,14 @@ class World:
     Notes are left out: they are for the log.
     """
 
-    def __init__(self, settle_s: float = 0.0, durable: bool = False, quotas: Quotas = UNLIMITED) -> None:
+    def __init__(self, recovery_s: float = 0.0, durable: bool = False, quotas: Quotas = UNLIMITED) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler("1.0", "3.11", self.now, settle_s=settle_s, durable=durable, quotas=quotas)
+        self.scheduler = Scheduler(
+            "1.0", "3.11", self.now, Timing(recovery_s=recovery_s), durable=durable, quotas=quotas
+        )  # fmt: skip
         self.actions: list[a.Action] = []
 
-    def happens(self, event: a.Event) -> None:
+    def happens(self, event: e.Event) -> None:
         """Hand in an event and keep what the scheduler wants done."""
         actions = self.scheduler.handle(event, self.now)
         self.actions += [action for action in actions if not isinstance(action, a.Note)]
@@ -43,7 +47,7 @@ class World:
     def tick(self, seconds: float = 0.0) -> None:
         """Time goes by, and the hub's loop comes round."""
         self.now += seconds
-        self.happens(a.Tick())
+        self.happens(e.Tick())
 
     def expect(self, *actions: a.Action) -> None:
         """The next actions are exactly these."""
@@ -82,11 +86,11 @@ class World:
     def hears(self, instance: int, message: m.LinkMessage) -> None:
         """A message of a peer arrives."""
         self.heard(instance)
-        self.happens(a.Received(instance, message))
+        self.happens(e.Received(instance, message))
 
     def joins(self, role: str, instance: int, slots: int = 1) -> None:
         """A peer registers for the first time."""
-        self.happens(a.Joined(register(role, instance, slots=slots)))
+        self.happens(e.Joined(register(role, instance, slots=slots)))
         admit = self.actions.pop(0)
         assert isinstance(admit, a.Admit)
         assert (admit.instance, admit.role, admit.resume) == (instance, role, False)

@@ -18,6 +18,7 @@ from taskmesh.errors import PeerProtocolError, TaskmeshError
 from taskmesh.futures import Future
 from taskmesh.mapping import MapRun
 from taskmesh.places import Place
+from taskmesh.source import Columns
 from taskmesh.source import Source as Items
 from taskmesh.wire import payload
 from taskmesh.wire.messages import decode
@@ -55,12 +56,12 @@ def _client() -> Client:
     if not _CLIENTS:
         _CLIENTS.append(Client("ipc:///nowhere", "fuzzed", lost_after=None))
     (client,) = _CLIENTS
-    client.session = client._arrivals._session = Session()
+    client.session = client._arrivals._session = client.submitter._session = Session()
     client.error = None
-    client._closing = client._closed = False
+    client.submitter.open, client.submitter.closed = True, False
     client.membership.stream = Stream(7, 1)
     client.membership.registered = False
-    client._retired.clear()
+    client.submitter.retired.clear()
     return client
 
 
@@ -84,8 +85,8 @@ def _play(source: Source, client: Client) -> None:
         what = source.below(8)
         if what == 0:
             place = pick(source, places)
-            futures += [client.submit(place, b"leaf") for _ in range(1 + source.below(4))]
-            client.flush(place.spec)
+            futures += [client.submitter.submit(place, b"leaf") for _ in range(1 + source.below(4))]
+            client.submitter.flush(place.spec)
         elif what == 1 and len(runs) < 3:
             runs.append(_mapped(client, pick(source, places), 1 + source.below(9)))
         elif what == 2 and futures:
@@ -93,7 +94,7 @@ def _play(source: Source, client: Client) -> None:
         elif what == 3:
             client.retire(places.pop(source.below(2)))
             places.append(client.define("g", b"other body", DIGESTS[2], None, 0))
-            client._send_gathered()
+            client.submitter.send_gathered()
         else:
             with contextlib.suppress(PeerProtocolError):
                 message = cast(m.LinkMessage, decode(packed(source, known, FROM_HUB)))
@@ -105,7 +106,7 @@ def _play(source: Source, client: Client) -> None:
 
 
 def _mapped(client: Client, place: Place, count: int) -> tuple[MapRun, int]:
-    run = MapRun(client, place, Items((range(count),), Chunking(buffersize=16), "f"), None, deadline=0.0)
+    run = MapRun(client, place, Items(Columns((range(count),)), Chunking(buffersize=16), "f"), None, deadline=0.0)
     run.feed()
     return run, count
 

@@ -205,8 +205,9 @@ def store(source: Source) -> None:
 
 def _restored(snapshot: Any) -> None:
     from taskmesh.core.scheduler import Scheduler
+    from taskmesh.core.timing import Timing
 
-    scheduler = Scheduler("1.0", "3.11", 0.0, durable=True)
+    scheduler = Scheduler("1.0", "3.11", 0.0, Timing(recovery_s=0.0), durable=True)
     scheduler.restore(snapshot, 0.0)
     scheduler.check()
 

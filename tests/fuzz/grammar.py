@@ -18,11 +18,11 @@ from typing import Any
 import msgpack
 
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.core.limits import ATTEMPTS, NAME, NUMBER, TASKS, WORD
 from taskmesh.core.messages import Outcome
 from taskmesh.errors import LocalProtocolError
 from taskmesh.wire.messages import KINDS, Message, encode
-from taskmesh.wire.payload import digest_of
 
 from .source import Source, chance, pick
 

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import cast
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.access import Grant, Role
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.core.scheduler import Scheduler
+from taskmesh.core.timing import Timing
 from taskmesh.errors import PeerProtocolError
 from taskmesh.wire.messages import decode, encode
 
@@ -43,7 +45,9 @@ class World:
         self.now = 1.0
         self.durable = source.below(2) == 1
         self.with_liar = source.below(4) > 0
-        self.scheduler = Scheduler("1.0", "3.11", 1.0, settle_s=pick(source, (0.0, 3.0)), durable=self.durable)
+        self.scheduler = Scheduler(
+            "1.0", "3.11", 1.0, Timing(recovery_s=pick(source, (0.0, 3.0))), durable=self.durable
+        )
         self.known = Known(sessions=[CLIENT, EVE, MALLORY, LIAR])
         self.watch = Stopwatch(1.0)
         self.records = self.attempts = self.submitted = self.unacked = 0
@@ -60,7 +64,7 @@ class World:
 
     # ---- events -------------------------------------------------------------------------------------------------
 
-    def happens(self, event: a.Event) -> None:
+    def happens(self, event: e.Event) -> None:
         """Hand in an event, perform what comes of it, and compare all books."""
         self.watch.start()
         actions = self.scheduler.handle(event, self.now)
@@ -112,7 +116,7 @@ class World:
         """A message of a peer."""
         if instance in self.scheduler.roster.peers:
             self.scheduler.heard(instance, self.scheduler.roster.peers[instance].epoch, self.now)
-        self.happens(a.Received(instance, message))
+        self.happens(e.Received(instance, message))
         self._say_what_was_left()
 
     def _say_what_was_left(self) -> None:
@@ -127,7 +131,7 @@ class World:
             role, instance, self.attempts, incarnation, epoch, 0, "n", "h", 1, slots if role == "daemon" else 0,
             "1.0", "3.11", b"", secret,
         )  # fmt: skip
-        self.happens(a.Joined(request, False, GRANTS[instance]))
+        self.happens(e.Joined(request, False, GRANTS[instance]))
         self._say_what_was_left()
 
     def tick(self, seconds: float = 0.0) -> None:
@@ -139,8 +143,8 @@ class World:
                 raise Broken(f"{'the client' if instance == CLIENT else 'the daemon'} was thrown out")
             self.scheduler.heard(instance, peer.epoch, self.now, [(d.fence, d.lo, d.hi) for d in self.leases[:50]])
         if self.durable:
-            self.happens(a.Committed(self.records))
-        self.happens(a.Tick())
+            self.happens(e.Committed(self.records))
+        self.happens(e.Tick())
         self._say_what_was_left()
         if self.scheduler.next_deadline() <= self.now:
             raise Broken("its loop would spin")
@@ -167,7 +171,7 @@ class World:
     def acknowledges(self) -> None:
         """The honest client has what it was sent."""
         messages, self.unacked = self.unacked, 0
-        self.happens(a.Delivered(CLIENT, messages))
+        self.happens(e.Delivered(CLIENT, messages))
 
     # ---- who does not -----------------------------------------------------------------------------------------------
 
@@ -193,12 +197,12 @@ class World:
         request = m.Register(
             role, victim, self.attempts, 1, 0, 0, "n", "h", 1, self.source.below(2), "1.0", "3.11", b"", b"t" * 16
         )
-        self.happens(a.Joined(request, False, GRANTS[EVE if role == "client" else LIAR]))
+        self.happens(e.Joined(request, False, GRANTS[EVE if role == "client" else LIAR]))
 
     def loses_its_ticket(self) -> None:
         """An admin ends a hostile peer's ticket."""
         instance = pick(self.source, (EVE, MALLORY, LIAR))
-        self.happens(a.Revoked(GRANTS[instance].name, "it was revoked"))
+        self.happens(e.Revoked(GRANTS[instance].name, "it was revoked"))
         self._say_what_was_left()
 
     def breaks_off(self) -> None:
@@ -206,7 +210,7 @@ class World:
         instance = pick(self.source, (EVE, MALLORY, LIAR))
         peer = self.scheduler.roster.peers.get(instance)
         if peer is not None:
-            self.happens(a.LaneDown(instance, peer.epoch))
+            self.happens(e.LaneDown(instance, peer.epoch))
 
 
 def scheduler(source: Source) -> None:
@@ -217,7 +221,7 @@ def scheduler(source: Source) -> None:
         lambda: world.lies(LIAR, FROM_DAEMON), lambda: world.lies(LIAR, FROM_DAEMON), world.submits, world.answers,
         world.tick, world.acknowledges, lambda: world.tick(pick(source, (0.05, 0.6, 1.1, 4.0))), world.comes_back,
         world.breaks_off, lambda: world.lies(pick(source, (EVE, LIAR)), (*FROM_CLIENT, *FROM_DAEMON)),
-        lambda: world.happens(a.Delivered(EVE, source.below(3))), world.poses, world.loses_its_ticket,
+        lambda: world.happens(e.Delivered(EVE, source.below(3))), world.poses, world.loses_its_ticket,
     )  # fmt: skip
     for _ in range(EVENTS):
         if source.spent:
@@ -232,7 +236,7 @@ def _hostile_peers_go(world: World) -> None:
     for instance in (EVE, MALLORY, LIAR):
         peer = world.scheduler.roster.peers.get(instance)
         if peer is not None:
-            world.happens(a.LaneDown(instance, peer.epoch))
+            world.happens(e.LaneDown(instance, peer.epoch))
     world.tick(1.0)
     for instance in (EVE, MALLORY, LIAR):
         if instance in world.scheduler.roster.peers:

@@ -13,14 +13,16 @@ from taskmesh.errors import PeerProtocolError
 from taskmesh.wire import pipe
 from taskmesh.wire.messages import decode, encode
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
-from taskmesh_worker import plan as p
+from taskmesh_worker import plan_events as p
+from taskmesh_worker.plan import Plan
+from taskmesh_worker.plan_limits import RunnerLimits
 
 from .grammar import DIGESTS, EDGES, REPORT, Known, packed
 from .oracle import Broken, Stopwatch
 from .source import Source, chance, pick
 
 FROM_HUB = (m.Dispatch, m.Dispatch, m.Dispatch, m.Body, m.Revoke, m.Revoke, m.Forget, m.Settled, m.Results, m.Goodbye)
-LIMITS = (p.RunnerLimits(), p.RunnerLimits(), p.RunnerLimits(1000, 3, 400))
+LIMITS = (RunnerLimits(), RunnerLimits(), RunnerLimits(1000, 3, 400))
 SESSION = 1
 EVENTS = 60
 ROUNDS = 300
@@ -58,7 +60,7 @@ class World:
     def __init__(self, source: Source, slots: int) -> None:
         self.source = source
         self.now = 1.0
-        self.plan = p.Plan(slots, keep_outcomes=source.below(2) == 1, limits=pick(source, LIMITS))
+        self.plan = Plan(slots, keep_outcomes=source.below(2) == 1, limits=pick(source, LIMITS))
         self.models: dict[int, Model] = {}
         self.hostile: set[int] = set()
         self.known = Known(sessions=[SESSION, 2])

@@ -10,9 +10,10 @@ import msgpack
 
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.core.limits import BODY, TASKS
 from taskmesh.wire.messages import encode
-from taskmesh.wire.payload import digest_of, dump_body, dump_call
+from taskmesh.wire.payload import dump_body, dump_call
 from taskmesh.wire.stream import LAST, MORE, pack_control
 
 from .insider import Insider

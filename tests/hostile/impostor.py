@@ -18,11 +18,11 @@ import zmq
 from taskmesh import __version__
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.core.limits import BODY
 from taskmesh.errors import PeerProtocolError
 from taskmesh.transport.sockets import Socket, new_context
 from taskmesh.wire.messages import encode
-from taskmesh.wire.payload import digest_of
 from taskmesh.wire.stream import LAST, MORE, pack_control, unpack_control
 
 from ..system.processes import Started, until

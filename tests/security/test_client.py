@@ -32,8 +32,8 @@ def client() -> Iterator[Client]:
     client = Client("ipc:///nowhere", "cautious", lost_after=NEVER)
     client.membership.stream = Stream(7, 1)
     place = client.define("double", b"a function", b"d" * 16, None, 0)
-    future = client.submit(place, dump_call((1,), {}, "double"))
-    client.flush_all()
+    future = client.submitter.submit(place, dump_call((1,), {}, "double"))
+    client.submitter.flush_all()
     assert not future.done()
     yield client
     client.membership.close(0)

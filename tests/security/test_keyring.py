@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from taskmesh.core.access import NEVER, Access, Grant, Role
 from taskmesh.errors import KeysError
 from taskmesh.security import keys
-from taskmesh.security.keyring import Keyring, KeysInUse, document, fingerprint
+from taskmesh.security.grants import document, fingerprint
+from taskmesh.security.keyring import Keyring, KeysInUse
 from taskmesh.security.places import default_keys_directory, ephemeral_directory, sweep_ephemeral
 from taskmesh.security.ticket import read_ticket
 from taskmesh.transport.endpoints import parse_address
@@ -316,6 +317,27 @@ def test_a_directory_has_one_user_at_a_time(keyring: Keyring) -> None:
     with pytest.raises(KeysInUse, match=r"in use by another hub \(or a `taskmesh ticket` that runs just now\)"):
         Keyring.open(keyring.directory)
     reopened(keyring).close()
+
+
+@pytest.mark.parametrize("broken", ["make_private", "flock"])
+def test_a_directory_that_is_lost_while_its_lock_is_waited_for(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    Keyring.open(directory).close()
+
+    def locked(fd: int, how: int) -> None:
+        """Another process has the lock, and then the file system is gone."""
+        monkeypatch.setattr("taskmesh.security.keyring.make_private", gone)
+        if broken == "flock":
+            gone(directory)
+        raise BlockingIOError
+
+    def gone(path: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("fcntl.flock", locked)
+    with pytest.raises(KeysError, match=f"cannot keep keys in {directory}: Stale file handle"):
+        Keyring.open(directory)
 
 
 def _hold(directory: str, held: multiprocessing.synchronize.Event) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskmesh import __version__
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.leases import ChunkState
 from taskmesh.core.outbox import Ended
@@ -65,10 +66,10 @@ class Fences:
         scheduler.handle = self.handle  # type: ignore[method-assign]
         scheduler.deliver = self.deliver  # type: ignore[method-assign]
 
-    def handle(self, event: a.Event, now: float) -> list[a.Action]:
+    def handle(self, event: e.Event, now: float) -> list[a.Action]:
         """Note which failures do not count, before they are booked."""
         self._stale.clear()
-        if isinstance(event, a.Received) and isinstance(event.message, m.Done):
+        if isinstance(event, e.Received) and isinstance(event.message, m.Done):
             for entry in event.message.entries:
                 if entry.outcome.form > m.Form.EACH and not self._counts(event.instance, entry):
                     self._stale.add((event.instance, entry.fence, entry.outcome.lo))
@@ -204,7 +205,7 @@ def _at_the_hub(simulation: Simulation, living: set[int]) -> list[str]:
         found += [f"load {daemon.load_s} without leases"] if daemon.load_s and not daemon.leases else []
         found += ["the hub has not said what is settled"] if daemon.settled else []
     for _, _, piece in scheduler.ready.pieces():
-        found += ["work is still queued"] if overlap(piece.chunk.ready, piece.lo, piece.hi) else []
+        found += ["work is still queued"] if overlap(piece.state.ready, piece.lo, piece.hi) else []
     found += ["the hub waits to see a daemon off"] if scheduler.leaving else []
     recovery = scheduler.recovery
     found += ["the hub holds back work"] if recovery.held or recovery.holdings or recovery.outcomes else []

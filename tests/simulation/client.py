@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from taskmesh.core import messages as m
 from taskmesh.core.gathering import LINGER_S
+from taskmesh.core.identity import digest_of
 from taskmesh.core.ranges import Ranges
 from taskmesh.core.session import ClientSpec, Session
 from taskmesh.transport.membership import Membership
-from taskmesh.wire.payload import digest_of
 
 from .hub import ADDRESS
 from .process import Process

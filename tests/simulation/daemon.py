@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from taskmesh.core import messages as m
-from taskmesh.core.ranges import overlap
+from taskmesh.core.ranges import Ranges, overlap
 from taskmesh.transport.membership import Membership
-from taskmesh_worker import plan as p
-from taskmesh_worker.plan_state import Phase
+from taskmesh_worker import plan_events as p
+from taskmesh_worker.farewell import Farewell, Parting
+from taskmesh_worker.plan import Plan
+from taskmesh_worker.plan_limits import RunnerLimits
+from taskmesh_worker.plan_state import Phase, Work
 
 from .hub import ADDRESS
 from .process import Process
@@ -23,8 +26,19 @@ if TYPE_CHECKING:
     from .script import Settings
 
 DIED: bytes = msgpack.packb({"kind": "lost", "host": "simulated"})
-LOST_GRACE_S = 10.0
 NEVER = float("inf")
+
+
+class _Plan(Plan):
+    """The plan, with two of its indexes by the names that `checks` calls them."""
+
+    @property
+    def _works(self) -> dict[int, Work]:
+        return self.works
+
+    @property
+    def _revokes(self) -> dict[int, Ranges]:
+        return self.revokes
 
 
 class SimulatedDaemon:
@@ -39,15 +53,15 @@ class SimulatedDaemon:
         self.instance = instance
         self.revoked = False  # its ticket was
         self.process = Process(network, name, rate, float(instance % 977))
-        self.plan = p.Plan(slots, limits=p.RunnerLimits(max_tasks=settings.max_tasks))
+        self.plan = _Plan(slots, limits=RunnerLimits(max_tasks=settings.max_tasks))
         self.runners: dict[int, SimulatedRunner] = {}
-        self.left = False
+        self.farewell = Farewell(self.plan)
         self._finished: list[m.Finished] = []
         self._joined = False
         self._events: deque[p.Event] = deque()
         self._acting = False
         self._touched = True
-        self._lost_since: float | None = None
+        self._see_off_at = NEVER
         register = book.register("daemon", instance, name, slots)
         self.membership = Membership(
             self.process.context, self.process.loop, ADDRESS.control, register, self, keeper=self
@@ -71,19 +85,23 @@ class SimulatedDaemon:
             self._finished.clear()
             self._act(p.Reset(again=self._joined))
         self._joined = True
-        self._lost_since = None
+        self.farewell.on_heard()
         self.process.world.log(self.name, f"joins, {'goes on' if welcome.resume else 'on a new link'}")
 
     def on_message(self, message: m.LinkMessage) -> None:
         if isinstance(message, m.Goodbye):
-            if self.plan.leaving and not self.membership.unacked:
-                self.left = True
-            else:
-                self.membership.join_again()
+            self._on_goodbye(message)
             return
         if isinstance(message, m.Settled):
             self._judge(message)
         self._act(p.FromHub(message))
+
+    def _on_goodbye(self, goodbye: m.Goodbye) -> None:
+        parting = self.farewell.on_goodbye(goodbye, self.membership.unacked)
+        if parting is Parting.FOR_NOW:
+            self.membership.join_again()
+        elif parting is Parting.PUT_OUT:
+            self.on_refused(goodbye.why)
 
     def _judge(self, settled: m.Settled) -> None:
         for fence, lo, hi in settled.parts:
@@ -97,11 +115,19 @@ class SimulatedDaemon:
 
     def on_lost(self) -> None:
         now = self.process.loop.now()
-        self._lost_since = now if self._lost_since is None else self._lost_since
-        if self.plan.draining and self.plan.idle:
-            self.left = not self.plan.ledger.outcomes or now - self._lost_since >= LOST_GRACE_S
-            if self.left:
-                self.process.world.fault("left_alone", self.name)  # the hub does not know: like a death
+        self.farewell.on_lost(now)
+        if self.farewell.leave_without_hub(now):
+            self._leaves_alone()
+
+    def _see_itself_off(self, now: float) -> float:
+        left = self.farewell.left
+        due = self.farewell.on_time(now)
+        if self.farewell.left and not left:
+            self._leaves_alone()
+        return due
+
+    def _leaves_alone(self) -> None:
+        self.process.world.fault("left_alone", self.name)  # the hub does not know: like a death
 
     def on_silence(self) -> None:
         self.process.world.log(self.name, "holds")
@@ -109,7 +135,7 @@ class SimulatedDaemon:
 
     def on_heard(self) -> None:
         self.process.world.log(self.name, "goes on")
-        self._lost_since = None
+        self.farewell.on_heard()
         self._act(p.Hold(False))
 
     def held(self) -> list[tuple[int, int, int]]:
@@ -150,8 +176,8 @@ class SimulatedDaemon:
                 self._act(p.Seen(number, *runner.claimed, self.process.world.now - runner.claimed_at))
             case p.Flush(number):
                 self.runners[number].signal()
-            case p.Interrupt(number, position, code):
-                self.runners[number].signal(position, code)
+            case p.Interrupt(number, position, reason):
+                self.runners[number].signal(position, reason)
             case p.Sample(number):
                 self._act(p.Sampled(number, self.runners[number].resident, *self.runners[number].claimed))
             case p.End(number):
@@ -190,17 +216,18 @@ class SimulatedDaemon:
         self.membership.on_time(now)
         self.membership.pump(now)
         self._touched = False
+        self._see_off_at = self._see_itself_off(now)
 
     def next_deadline(self) -> float:
         if self._touched or self.membership.touched:
             return 0.0
-        return min(self.plan.next_deadline(), self.membership.next_deadline())
+        return min(self.plan.next_deadline(), self.membership.next_deadline(), self._see_off_at)
 
     def _after_round(self) -> None:
         self.plan.check()
         if self.membership.stream is not None:
             self.membership.stream.link.check()
-        if self.left:
+        if self.farewell.left:
             self.process.world.log(self.name, "has left")
             self.kill()
 

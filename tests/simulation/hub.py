@@ -11,7 +11,9 @@ from unittest.mock import patch
 
 from taskmesh import hub as shell
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core.access import PEERS, Grant, Role
+from taskmesh.core.timing import Timing
 from taskmesh.transport.endpoints import Address
 
 from .checks import Fences
@@ -53,8 +55,8 @@ class Tickets:
         """Have a hub see by which ticket everybody comes, and put out who has none that is good."""
         handle = hub.scheduler.handle
 
-        def with_ticket(event: a.Event, now: float) -> list[a.Action]:
-            if not isinstance(event, a.Joined):
+        def with_ticket(event: e.Event, now: float) -> list[a.Action]:
+            if not isinstance(event, e.Joined):
                 return handle(event, now)
             instance = event.request.instance
             if instance in self.revoked:
@@ -69,7 +71,7 @@ class Tickets:
     @staticmethod
     def put_out(hub: shell.Hub, process: Process, instance: int) -> None:
         """As a hub does with who came by a ticket that is good no more."""
-        hub.act(a.Revoked(f"{instance:x}", "it was revoked"), process.loop.now())
+        hub.act(e.Revoked(f"{instance:x}", "it was revoked"), process.loop.now())
         scheduler = hub.scheduler
         there = (scheduler.sessions, scheduler.daemons, scheduler.roster.peers, hub.lanes.by_instance)
         if any(instance in peers for peers in there):
@@ -109,7 +111,9 @@ class SimulatedHub:
             assert disk is not None
             return disk.open(woken)
 
-        config = shell.HubConfig(ADDRESS, None, grace_s=self.grace_s, store=opened if disk is not None else None)
+        config = shell.HubConfig(
+            ADDRESS, None, Timing(grace_s=self.grace_s), store=opened if disk is not None else None
+        )
         with patch.object(shell, "secrets", _Numbers(world.random.getrandbits(63) | 1)):
             self.hub = shell.Hub(config, process.context, loop)
         self.fences = Fences(self.hub.scheduler)

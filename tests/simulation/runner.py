@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from taskmesh.core import messages as m
-from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
+from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped, Reason
 from taskmesh_worker.blocks import Blocks
 
 from .world import Violation
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FLUSH_S = 0.001
 START_S = 0.002
-CANCELLED = 2  # why a task is interrupted
 MUCH_MEMORY = 1 << 30
 
 
@@ -56,7 +55,7 @@ class SimulatedRunner:
         self._flushed_at = 0.0
         self._scheduled = 0  # which of the steps that were planned counts
         self._frozen_until = 0.0
-        self._signals: list[tuple[int, int]] = []  # that came while it was stopped
+        self._signals: list[tuple[int, Reason | None]] = []  # that came while it was stopped
         self._raised = -1
         self.world.after(START_S, self.rank, self._start)
 
@@ -197,10 +196,10 @@ class SimulatedRunner:
 
     # ---- signals -------------------------------------------------------------------------------------------------
 
-    def signal(self, position: int = -1, code: int = 0) -> None:
+    def signal(self, position: int = -1, reason: Reason | None = None) -> None:
         """Report what has ended; and raise in the task at `position`, if that is what runs and can be interrupted."""
         if self.dead or self._frozen_until > self.world.now:
-            self._signals.append((position, code))
+            self._signals.append((position, reason))
             return
         dose = self._dose
         if dose is None or self._item == self._until:
@@ -212,7 +211,7 @@ class SimulatedRunner:
         self._cut_block(dose)
         if position == dose.at + self._item - dose.lo and position != self._raised:
             self._raised = position
-            self._ended(dose, m.Form.CANCELLED if code == CANCELLED else m.Form.ERROR, self.world.now)
+            self._ended(dose, m.Form.CANCELLED if reason is Reason.CANCELLED else m.Form.ERROR, self.world.now)
             self._flush()
             self._plan(self.world.now + (self._rest(dose) if self._item < self._until else 0.0))
 
@@ -236,8 +235,8 @@ class SimulatedRunner:
     def _thawed(self) -> None:
         if self._frozen_until <= self.world.now:
             signals, self._signals = self._signals, []
-            for position, code in signals:
-                self.signal(position, code)
+            for position, reason in signals:
+                self.signal(position, reason)
 
     def hang_up(self) -> None:
         """The daemon closes its end: a runner that has nothing to do ends."""

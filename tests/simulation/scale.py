@@ -17,10 +17,12 @@ from time import process_time
 from typing import NamedTuple
 
 from taskmesh.core import actions as a
+from taskmesh.core import events as e
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.core.credit import DOSE_S
 from taskmesh.core.scheduler import Scheduler
+from taskmesh.core.timing import Timing
 
 CLIENT, FIRST_DAEMON = 1, 100
 DIGEST = b"0123456789abcdef"
@@ -69,7 +71,7 @@ class Fleet:
         self.now = 1000.0
         self.runners = runners
         self.task_s = task_s
-        self.scheduler = Scheduler("1", "3", self.now, durable=durable)
+        self.scheduler = Scheduler("1", "3", self.now, Timing(recovery_s=0.0), durable=durable)
         self._records = 0
         self.leases = self.outcomes = self.ended = 0
         self.seconds = 0.0
@@ -87,12 +89,12 @@ class Fleet:
 
     def _join(self, instance: int, role: str, slots: int) -> None:
         request = m.Register(role, instance, 1, 0, 0, 0, "n", "h", 1, slots, "1", "3")
-        for action in self._handle(a.Joined(request)):
+        for action in self._handle(e.Joined(request)):
             if isinstance(action, a.Admit):
                 self._epochs[instance] = action.epoch
                 self.scheduler.heard(instance, action.epoch, self.now, [])
 
-    def _handle(self, event: a.Event) -> list[a.Action]:
+    def _handle(self, event: e.Event) -> list[a.Action]:
         began = process_time()
         actions = self.scheduler.handle(event, self.now)
         self.seconds += process_time() - began
@@ -100,7 +102,7 @@ class Fleet:
 
     def hear(self, instance: int, message: m.LinkMessage) -> None:
         """A message comes, and what the hub does about it."""
-        self._perform(self._handle(a.Received(instance, message)))
+        self._perform(self._handle(e.Received(instance, message)))
 
     def _perform(self, actions: list[a.Action]) -> None:
         delivered = 0
@@ -117,7 +119,7 @@ class Fleet:
             elif isinstance(message, m.Revoke):
                 self.hear(action.instance, m.GiveBack(message.fence, [], [(message.lo, message.hi)]))
         if delivered:
-            self._perform(self._handle(a.Delivered(CLIENT, delivered)))
+            self._perform(self._handle(e.Delivered(CLIENT, delivered)))
 
     def _run(self, instance: int, dispatch: m.Dispatch) -> None:
         """Every slot takes a dose when it is free."""
@@ -149,9 +151,9 @@ class Fleet:
             for instance, epoch in self._epochs.items():
                 self.scheduler.heard(instance, epoch, self.now, [])
             self.seconds += process_time() - began
-        self._perform(self._handle(a.Tick()))
+        self._perform(self._handle(e.Tick()))
         if self._records:
-            self._perform(self._handle(a.Committed(self._records)))
+            self._perform(self._handle(e.Committed(self._records)))
 
 
 def chunks(tasks: int, items: bool) -> Iterator[Chunk]:

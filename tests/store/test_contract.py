@@ -20,7 +20,7 @@ from taskmesh.core.records import (
     PutSpec,
     Record,
 )
-from taskmesh.store import Store, open_store
+from taskmesh.store import OpenStore, Store, opener
 
 from .model import Bell, Model, chunk, commit, outcome, plain, spec
 
@@ -28,42 +28,33 @@ HUGE = (1 << 64) - 5  # sessions are unsigned
 SESSION: list[Record] = [PutSession(HUGE, "script.py", "laptop", b"proof", "client"), PutSpec(HUGE, spec())]
 
 
-class Kind:
-    """A kind of store: where it is, and whether it keeps what it is given."""
-
-    def __init__(self, url: Callable[[Path], str], durable: bool) -> None:
-        self.url = url
-        self.durable = durable
-
-
-STORES = {
-    "memory": Kind(lambda _: "memory", durable=False),
-    "sqlite": Kind(lambda directory: f"sqlite://{directory}/hub.db", durable=True),
-}
+STORES: dict[str, Callable[[Path], str]] = {"sqlite": lambda directory: f"sqlite://{directory}/hub.db"}
+"""By kind: the URL of a store in a directory."""
 
 
 class Opened:
     """A store that can be closed and opened again."""
 
-    def __init__(self, kind: Kind, directory: Path) -> None:
-        self.durable = kind.durable
+    def __init__(self, url: str) -> None:
+        open_store = opener(url)
+        assert open_store is not None
+        self._open: OpenStore = open_store
         self.bell = Bell()
-        self._url = kind.url(directory)
-        self.store: Store = open_store(self._url, self.bell)
+        self.store: Store = open_store(self.bell)
 
     def write(self, *records: Record) -> int:
         return commit(self.store, self.bell, *records)
 
     def expect_after_reopening(self, *records: Record) -> None:
-        """The store holds exactly what these records come to, if it holds anything."""
+        """The store holds exactly what these records come to."""
         self.store.close()
-        self.store = open_store(self._url, self.bell)
-        assert plain(self.store.load()) == Model(records if self.durable else ()).plain()
+        self.store = self._open(self.bell)
+        assert plain(self.store.load()) == Model(records).plain()
 
 
 @pytest.fixture(params=STORES)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
-    it = Opened(STORES[request.param], tmp_path)
+    it = Opened(STORES[request.param](tmp_path))
     yield it
     it.store.close()
 
@@ -137,8 +128,7 @@ def test_how_far_a_spec_was_submitted_outlives_its_chunks(opened: Opened) -> Non
     ended: list[Record] = [PutChunk(HUGE, 0, chunk(0, 100), [(0, 100)]), PutLeft(HUGE, 0, 0, [])]
     opened.write(*SESSION, *ended)
     opened.expect_after_reopening(*SESSION, *ended)
-    if opened.durable:
-        assert opened.store.load().sessions[0].specs[0].submitted == 100
+    assert opened.store.load().sessions[0].specs[0].submitted == 100
 
 
 def test_closing_commits_what_was_appended_and_a_second_time_does_nothing(opened: Opened) -> None:
@@ -155,5 +145,4 @@ def test_outcomes_keep_their_order_across_a_restart(opened: Opened) -> None:
     opened.write(*first)
     opened.expect_after_reopening(*first)
     opened.write(*then)
-    if opened.durable:
-        opened.expect_after_reopening(*first, *then)
+    opened.expect_after_reopening(*first, *then)

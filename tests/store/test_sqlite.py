@@ -67,7 +67,7 @@ def mounted(directory: Path, options: str) -> Callable[[], None]:
 def test_two_hubs_cannot_use_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "BUSY_S", 0.0)
     path = tmp_path / "hub.db"
-    code = f"from taskmesh.store import open_store; open_store('sqlite://{path}', int)"
+    code = f"from taskmesh.store import opener; opener('sqlite://{path}')(int)"
     with opened(path):
         assert f"{path} is in use by another hub: stop that one, or choose another file" in refused(path)
         other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

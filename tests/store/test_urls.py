@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 
 from taskmesh.errors import StoreError
-from taskmesh.store import default_store_url, open_store, store_path
-from taskmesh.store.memory import MemoryStore
+from taskmesh.store import Store, default_store_url, opener, store_path
 from taskmesh.store.sqlite import SqliteStore
 
 
-def test_memory_and_sqlite_are_the_stores_there_are(tmp_path: Path) -> None:
-    assert isinstance(open_store("memory", lambda: None), MemoryStore)
-    store = open_store(f"sqlite://{tmp_path}/a?b=c%20 d.db", lambda: None)
+def opened(url: str) -> Store:
+    open_store = opener(url)
+    assert open_store is not None
+    return open_store(lambda: None)
+
+
+def test_memory_and_sqlite_are_what_there_is(tmp_path: Path) -> None:
+    assert opener("memory") is None
+    store = opened(f"sqlite://{tmp_path}/a?b=c%20 d.db")
     assert isinstance(store, SqliteStore)
     store.close()
     assert (tmp_path / "a?b=c%20 d.db").exists()  # a path is taken as it is
@@ -70,7 +75,7 @@ def test_hubs_in_different_directories_have_different_stores() -> None:
 def test_file_and_directories_are_made_for_their_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        open_store(f"sqlite://{tmp_path}/state/taskmesh/hub.db", lambda: None).close()
+        opened(f"sqlite://{tmp_path}/state/taskmesh/hub.db").close()
     finally:
         os.umask(before)
     modes = [stat.S_IMODE((tmp_path / p).stat().st_mode) for p in ("state", "state/taskmesh", "state/taskmesh/hub.db")]

@@ -169,19 +169,16 @@ class Innocent:
     @property
     def session(self) -> int:
         """The number of the client's session, as workers know it."""
-        assert self.mesh._client is not None
         return self.mesh._client.instance
 
     @property
     def specs(self) -> list[int]:
         """The numbers of its functions."""
-        assert self.mesh._client is not None
         return list(self.mesh._client.session.specs)
 
     @property
     def chunks(self) -> list[tuple[int, int]]:
         """Those of its chunks that have not ended: spec, and first task."""
-        assert self.mesh._client is not None
         with self.mesh._client.lock:
             specs = self.mesh._client.session.specs.values()
             return [(spec.number, first) for spec in specs for first in spec.sent]

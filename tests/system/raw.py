@@ -21,12 +21,12 @@ from zmq.utils import z85
 from taskmesh import __version__
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.errors import PeerProtocolError
 from taskmesh.security.ticket import Ticket
 from taskmesh.transport.endpoints import Address, parse_address
 from taskmesh.transport.versions import PYTHON
 from taskmesh.wire.messages import encode
-from taskmesh.wire.payload import digest_of
 from taskmesh.wire.stream import ACK, LAST, PROTOCOL_VERSION, Stream, open_envelope, pack_control, unpack_control
 
 PATIENCE_S = 15.0

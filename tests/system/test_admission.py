@@ -34,11 +34,10 @@ def test_a_submitter_that_is_too_fast_is_slowed_and_loses_nothing() -> None:
         futures = []
         for n in range(2000):
             futures.append(mesh.submit(double, n))
-            heaviest = max(heaviest, mesh._client.session.weight)  # type: ignore[union-attr]
+            heaviest = max(heaviest, mesh._client.session.weight)
         assert [future.result() for future in futures] == [2 * n for n in range(2000)]
         items = [b"x" * 5000] * 200
         assert list(mesh.map(length, items, chunksize=1)) == [5000] * 200
-        assert mesh._client is not None
         assert mesh._client.session.weight == 0
         mesh._client.session.check()
     assert heaviest < 100_000 + 512 * 600 + 64 * 1024, "the window, and one chunk"
@@ -76,7 +75,7 @@ def test_a_callback_may_submit_into_a_full_window(tmp_path: Path) -> None:
     with Mesh(workers=1, window=1500) as mesh:
         inner: list[Future[int]] = []
         first = mesh.submit(hold, str(tmp_path), "a")
-        mesh._client.window._timeout = None  # type: ignore[union-attr]
+        mesh._client.submitter.window._timeout = None
         first.add_done_callback(lambda _: inner.extend(mesh.submit(length, b"x" * 3000) for _ in range(3)))
         (tmp_path / "a.go").touch()
         until(lambda: len(inner) == 3, "the callback has submitted")
@@ -96,7 +95,7 @@ def test_who_waits_for_room_learns_that_the_mesh_is_shut_down(tmp_path: Path) ->
 
     thread = threading.Thread(target=submit)
     thread.start()
-    until(lambda: mesh._client.window._waiting, "it waits")  # type: ignore[union-attr]
+    until(lambda: mesh._client.submitter.window.waiting, "it waits")
     mesh.shutdown(wait=False)
     thread.join(20)
     assert isinstance(raised[0], MeshClosed)
@@ -122,7 +121,7 @@ def test_tasks_that_the_hub_does_not_take_fail_with_its_reason(tmp_path: Path) -
         held = mesh.submit(hold, str(tmp_path), "a")
         future = mesh.submit(double, 1)
         results = mesh.map(double, [2, 3])
-        client.flush_all()
+        client.submitter.flush_all()
         for place in (future._place, results_place(mesh)):
             for first in list(client.session.specs[place.number].sent):
                 client.on_message(m.Rejected(place.number, first, "its disk is full"))
@@ -173,7 +172,6 @@ def test_callers_that_submit_while_the_hub_forgets_lose_nothing_and_get_nothing_
         for thread in threads:
             thread.join(90)
             assert not thread.is_alive()
-        assert mesh._client is not None
         everything = [pair for mine in results for pair in mine]
         assert all(future.result(60) == 2 * n for n, future in everything)
         until(lambda: len(ended) >= len(everything), "every callback was called")
@@ -240,7 +238,7 @@ def test_cancelling_in_an_event_loop_does_not_wait(tmp_path: Path) -> None:
         while not (tmp_path / "a.started").exists():
             await asyncio.sleep(0.01)
         waiting = mesh.submit(sleep, 0)
-        question = mesh._client._questions  # type: ignore[union-attr]
+        question = mesh._client._questions
         waiting.cancel()
         assert not question._asked, "nobody waits"
         with pytest.raises(asyncio.CancelledError):

@@ -6,14 +6,15 @@ import functools
 import inspect
 import math
 import operator
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from taskmesh import Mesh, PayloadError, Task, task
+from taskmesh import Mesh, PayloadError, Task, TaskTimeout, task
 
-from .tasks import BreaksWhenPickled, Counter, add, double, keywords
+from .tasks import BreaksWhenPickled, Counter, add, double, keywords, sleep
 
 
 @task
@@ -70,6 +71,56 @@ def test_tasks_are_submitted_by_their_own_methods(mesh: Mesh) -> None:
     assert "of other:" in repr(mesh.submit(with_options, 2))
     assert "of nice name:" in repr(mesh.submit(named, 2))
     assert list(mesh.map(named, range(5))) == [0, 1, 2, 3, 4]
+
+
+class Sleeper:
+    """Has a task as a method, and one as a class method."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @task(timeout=0.2, priority=3)
+    def nap(self, seconds: float) -> str:
+        """Sleeps."""
+        sleep(seconds)
+        return self.name
+
+    @classmethod
+    @task(timeout=0.2)
+    def rest(cls, seconds: float) -> str:
+        sleep(seconds)
+        return cls.__name__
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        Sleeper("s").nap,
+        functools.partial(Sleeper("s").nap),
+        functools.partial(task(timeout=0.2)(sleep)),
+        Sleeper.rest,
+    ],
+    ids=["method", "partial of a method", "partial", "class method"],
+)
+@pytest.mark.parametrize("how", ["submit", "map"])
+def test_a_task_keeps_its_options_however_it_is_bound(mesh: Mesh, bound: Callable[[float], object], how: str) -> None:
+    with pytest.raises(TaskTimeout, match=r"its timeout of 0\.2 s"):
+        mesh.submit(bound, 20.0).result(20) if how == "submit" else list(mesh.map(bound, [20.0]))
+    assert mesh.submit(bound, 0.0).result(20) == bound(0.0)
+
+
+def test_a_task_may_be_a_method(mesh: Mesh) -> None:
+    one, other = Sleeper("one"), Sleeper("other")
+    assert one.nap(0.0) == "one"
+    assert (one.nap.__name__, one.nap.__doc__) == ("nap", "Sleeps.")
+    assert one.nap == one.nap != other.nap
+    assert len({one.nap, one.nap, other.nap}) == 2
+    assert "Sleeper.nap>, bound to <" in repr(one.nap)
+    assert pickle.loads(pickle.dumps(one.nap))(0.0) == "one"
+    with mesh_entered(mesh):
+        assert one.nap.submit(0.0).result(20) == "one"
+        assert list(other.nap.map([0.0, 0.0])) == ["other"] * 2
+        assert one.nap.options(name="siesta").submit(0.0).result(20) == "one"
 
 
 def local_functions() -> list[tuple[str, Callable[[int], int]]]:
@@ -165,7 +216,7 @@ class mesh_entered:
     """Makes a mesh current without ending it."""
 
     def __init__(self, mesh: Mesh) -> None:
-        from taskmesh import mesh as module
+        from taskmesh import meshes as module
 
         self._variable, self._mesh = module._entered, mesh
 

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import gc
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -132,7 +133,50 @@ def test_a_mesh_that_nobody_refers_to_finishes_and_goes() -> None:
     until(lambda: not alive(hub.pid), "its hub has ended")
 
 
+def test_meshes_whose_callbacks_submit_to_each_other_do_not_wait_for_each_other() -> None:
+    with Mesh(workers=1, window=3000) as one, Mesh(workers=1, window=3000) as other:
+
+        def fill(mine: Mesh, theirs: Mesh) -> None:
+            for _ in range(300):
+                mine.submit(abs, -1).add_done_callback(lambda _: theirs.submit(abs, -1))
+
+        threads = [threading.Thread(target=fill, args=pair) for pair in ((one, other), (other, one))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_signal_handler_that_submits_loses_nothing(mesh: Mesh) -> None:
+    futures: list[Any] = []
+    refused: list[RuntimeError] = []
+
+    def handler(*_: object) -> None:
+        try:
+            futures.append(mesh.submit(abs, -5))
+        except RuntimeError as error:
+            refused.append(error)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
+        while len(refused) < 3 and len(futures) < 1_000_000:  # until it has come amiss
+            futures.append(mesh.submit(abs, -5))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    assert {future.result(30) for future in futures} == {5}
+    assert refused
+
+
 def test_wrong_arguments_are_refused() -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="address"):
+        Mesh(wrong)
+    with pytest.raises(ValueError, match="connect_timeout"):
+        Mesh(connect_timeout=float("nan"))
     for workers in (0, -1, 1.5, True, "2"):
         with pytest.raises(ValueError, match="workers"):
             Mesh(workers=workers)  # type: ignore[arg-type]
@@ -180,6 +224,12 @@ def test_the_innermost_block_names_the_mesh() -> None:
         assert current_mesh() is outer
         assert where.submit().result(10) != first
         assert list(where.options(name="x").map([])) == []
+
+
+def test_threads_use_the_mesh_whose_block_they_are_started_in(mesh: Mesh) -> None:
+    with Mesh(workers=1) as outer, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(current_mesh).result() is outer
+        assert current_mesh() is outer
 
 
 def test_blocks_in_coroutines_do_not_mix() -> None:

@@ -199,7 +199,7 @@ def test_a_hub_that_never_comes_back_is_an_error(tmp_path: Path) -> None:
         client.start(10)
         try:
             place = client.define("double", dump_body(double, "double"), b"d" * 16, None, 0)
-            future = client.submit(place, dump_call((1,), {}, "double"))
+            future = client.submitter.submit(place, dump_call((1,), {}, "double"))
             fleet.hub.signal(signal.SIGKILL)
             with pytest.raises(HubUnreachable, match="given up"):
                 future.result(20)

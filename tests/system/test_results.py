@@ -130,6 +130,8 @@ def test_waiting_in_a_callback_is_an_error_and_not_a_hang() -> None:
         waits: list[Callable[[], object]] = [
             lambda: mesh.submit(sleep, 0.1).result(),
             lambda: taskmesh.wait([mesh.submit(sleep, 0.1)]),
+            lambda: taskmesh.wait([mesh.submit(sleep, 0.1)], return_when=concurrent.futures.FIRST_COMPLETED),
+            lambda: taskmesh.wait([mesh.submit(sleep, 0.1)], return_when=concurrent.futures.FIRST_EXCEPTION),
             lambda: list(mesh.map(double, [1])),
             mesh.shutdown,
         ]
@@ -144,7 +146,7 @@ def test_waiting_in_a_callback_is_an_error_and_not_a_hang() -> None:
     with Mesh(workers=1) as mesh:
         mesh.submit(sleep, 0.02).add_done_callback(callback)
         assert called.wait(10)
-        assert [("callback" in str(error)) for error in errors] == [True] * 4
+        assert [("callback" in str(error)) for error in errors] == [True] * 6
         assert mesh.submit(double, 1).result(10) == 2
 
 

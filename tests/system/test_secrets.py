@@ -53,7 +53,6 @@ def forms(secret: bytes) -> list[bytes]:
 
 def secrets_of(guarded: Guarded, mesh: Mesh) -> list[bytes]:
     """Every secret that there is, in every form: of the hub, of tickets, of a session and of its registration."""
-    assert mesh._client is not None
     membership = mesh._client.membership
     assert membership._own is not None
     tickets = [read_ticket(path) for path in guarded.keys_directory.glob("*.ticket")]

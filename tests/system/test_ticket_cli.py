@@ -202,7 +202,7 @@ def test_revoking_takes_effect_at_once_without_a_restart(home: Path, fleet: Flee
         until(lambda: "1 with workers" in taskmesh("status").stdout, "it runs")
         revoked = taskmesh("ticket", "revoke", "laptop")
         assert (revoked.returncode, revoked.stderr) == (0, "")
-        assert revoked.stdout == "the ticket 'laptop' is revoked; the hub has put out who came with it\n"
+        assert revoked.stdout == "the ticket 'laptop' is revoked; the hub has put out whoever came with it\n"
         with pytest.raises(HubUnreachable, match="the ticket 'laptop' was revoked"):
             held.result(10)  # a live connection is ended, too
         assert stays.submit(abs, -2).result(10) == 2

@@ -15,7 +15,8 @@ from taskmesh.core.chunk import Chunk
 from taskmesh.core.limits import TASKS
 from taskmesh.core.outbox import WEIGHT
 from taskmesh.core.quota import Quotas
-from taskmesh.hub import UNREAD, Hub, HubConfig
+from taskmesh.hub import Hub, HubConfig
+from taskmesh.inboxes import UNREAD
 from taskmesh.lanes import Lane
 from taskmesh.transport.endpoints import Address
 from taskmesh.transport.loop import Loop

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskmesh.errors import AddressError
-from taskmesh.transport.endpoints import Address, parse_address, parse_ports
+from taskmesh.transport.endpoints import CHANNELS, Address, is_socket_name, parse_address, parse_ports
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,27 @@ from taskmesh.transport.endpoints import Address, parse_address, parse_ports
 def test_an_address_is_read_as_it_is_meant(text: str, address: Address, control: str) -> None:
     assert parse_address(text) == address
     assert address.control == control
+
+
+def test_channels_have_consecutive_ports_or_names_in_a_directory() -> None:
+    tcp, ipc, free = Address("tcp", "::1", 7000), Address("ipc", "/tmp/mesh", 0), Address("tcp", "10.0.0.1", 0)
+    names = ["control", "submit", "sink", "events"]
+    assert [tcp.channel(name) for name in names] == [f"tcp://[::1]:{port}" for port in (7000, 7001, 7002, 7003)]
+    assert [ipc.channel(name) for name in names] == [f"ipc:///tmp/mesh/{file}" for file in "csre"]
+    assert {free.channel(name) for name in names} == {"tcp://10.0.0.1:0"}
+    assert (tcp.lane(5600), ipc.lane(7)) == ("tcp://[::1]:5600", "ipc:///tmp/mesh/l7")
+
+
+@pytest.mark.parametrize(
+    "endpoint", [*map(Address("ipc", "/m", 0).channel, CHANNELS), Address("ipc", "/m", 0).lane(12)]
+)
+def test_a_hub_knows_its_own_sockets_by_their_names(endpoint: str) -> None:
+    assert is_socket_name(endpoint.removeprefix("ipc:///m/"))
+
+
+@pytest.mark.parametrize("name", ["lock", "l", "lx", "cs", "hub.db", ""])
+def test_other_files_are_none_of_its_sockets(name: str) -> None:
+    assert not is_socket_name(name)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from taskmesh import WindowFull
-from taskmesh import client as shell
+from taskmesh import submitting as shell
 from taskmesh.client import Client
 from taskmesh.core import messages as m
 from taskmesh.core.access import NEVER
@@ -18,6 +18,7 @@ from taskmesh.core.gathering import LINGER_S
 from taskmesh.core.ranges import Ranges
 from taskmesh.core.session import CHUNK_BYTES, CHUNK_TASKS, WEIGHT
 from taskmesh.places import Place
+from taskmesh.submitting import FILLING
 from taskmesh.window import Window
 from taskmesh.wire.payload import dump_call
 from taskmesh.wire.stream import Stream
@@ -39,7 +40,7 @@ class Gatherer:
 
     def submit(self, calls: int = 1) -> None:
         for _ in range(calls):
-            self.client.submit(self.place, CALL)
+            self.client.submitter.submit(self.place, CALL)
 
     def round(self) -> None:
         """The receive thread has read something."""
@@ -82,7 +83,7 @@ def test_one_call_after_the_other_goes_at_once_each(gatherer: Gatherer) -> None:
     for n in range(3):
         gatherer.submit()
         assert gatherer.sent == [1]
-        assert gatherer.client._gathering.due == NEVER  # nobody is woken for it
+        assert gatherer.client.submitter._gathering.due == NEVER  # nobody is woken for it
         gatherer.end(n, 1)
 
 
@@ -127,14 +128,39 @@ def test_after_a_call_that_was_interrupted_the_next_one_sees_to_it_that_both_go(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(gatherer.client, "_gather", interrupt)
+        stopped.setattr(gatherer.client.submitter, "_gather", interrupt)
         with pytest.raises(KeyboardInterrupt):
             gatherer.submit()
     gatherer.submit()
-    assert gatherer.client._gathering.due < NEVER
+    assert gatherer.client.submitter._gathering.due < NEVER
     gatherer.now += 2 * LINGER_S
     gatherer.round()
     assert gatherer.sent == [1, 2]
+
+
+def test_calls_of_many_functions_are_not_gathered_without_end(gatherer: Gatherer) -> None:
+    gatherer.submit()
+    for n in range(50):
+        place = gatherer.client.define(f"f{n}", b"a function", b"d" * 16, None, 0)
+        gatherer.client.submitter.submit(place, CALL)
+        assert len(gatherer.client.session.filling) <= FILLING
+
+
+def test_a_chunk_takes_no_more_calls_than_there_is_room_for(gatherer: Gatherer) -> None:
+    client = gatherer.client
+    client.submitter.window = Window(5 * WEIGHT, 0.0, lambda: client.session.weight, lambda: False)
+    with pytest.raises(WindowFull):
+        gatherer.submit(100)
+    assert client.session.weight <= 5 * WEIGHT + sum(gatherer.sent) * len(CALL)
+
+
+def test_a_signal_handler_does_not_submit_in_the_middle_of_another_submit(gatherer: Gatherer) -> None:
+    with gatherer.client.lock:
+        with pytest.raises(RuntimeError, match="signal handler"):
+            gatherer.submit()
+        with pytest.raises(RuntimeError, match="signal handler"):
+            gatherer.client.before_waiting(gatherer.place.spec)
+    gatherer.submit()
 
 
 class Nobody:
@@ -159,10 +185,13 @@ class SendsFirst:
         self._lock.acquire()
         if self.times:
             self.times -= 1
-            self._gatherer.client._seal(self._gatherer.place.spec)
+            self._gatherer.client.submitter.seal(self._gatherer.place.spec)
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def _is_owned(self) -> bool:
+        return False
 
 
 def test_each_chunk_has_room_also_if_the_one_before_it_was_sent_meanwhile(
@@ -174,7 +203,7 @@ def test_each_chunk_has_room_also_if_the_one_before_it_was_sent_meanwhile(
         asked.append(len(gatherer.sent))
         return True
 
-    monkeypatch.setattr(gatherer.client, "_has_room", has_room)
+    monkeypatch.setattr(gatherer.client.submitter, "_has_room", has_room)
     gatherer.submit(2)
     assert (gatherer.sent, asked) == ([1], [0, 1])
     monkeypatch.setattr(gatherer.client, "lock", SendsFirst(gatherer))
@@ -198,26 +227,29 @@ class Meeting:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def _is_owned(self) -> bool:
+        return False
+
 
 @pytest.mark.parametrize("how", ["calls", "items"])
 def test_what_threads_submit_at_once_does_not_exceed_the_window(
     gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     threads, large, client = 4, b"x" * CHUNK_BYTES, gatherer.client
-    client.window = Window(2 * (len(large) + WEIGHT), 0.05, lambda: client.session.weight, lambda: False)
+    client.submitter.window = Window(2 * (len(large) + WEIGHT), 0.05, lambda: client.session.weight, lambda: False)
     monkeypatch.setattr(client, "lock", Meeting(gatherer, threads))
 
     def submit() -> str:
         try:
             if how == "calls":
-                client.submit(gatherer.place, large)
+                client.submitter.submit(gatherer.place, large)
             else:
-                client.submit_items(gatherer.place, [large], [3], 1, Nobody())
+                client.submitter.submit_items(gatherer.place, [large], [3], 1, Nobody())
         except WindowFull:
             return "waits"
         return "goes"
 
     with ThreadPoolExecutor(threads) as pool:
         told = [future.result(DEADLINE_S) for future in [pool.submit(submit) for _ in range(threads)]]
-    assert client.session.weight <= client.window.size
+    assert client.session.weight <= client.submitter.window.size
     assert sorted(told) == ["goes", "goes", "waits", "waits"]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from taskmesh.core import limits
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.errors import LocalProtocolError, PeerProtocolError
 from taskmesh.wire.messages import KINDS, Message, decode, encode
-from taskmesh.wire.payload import digest_of
 from taskmesh.wire.stream import pack_control, unpack_control
 
 numbers = st.integers(0, 2**61)

@@ -9,9 +9,9 @@ import traceback
 
 import pytest
 
+from taskmesh.core.identity import digest_of
 from taskmesh.errors import ModuleMissing, PayloadError, RemoteError
 from taskmesh.wire.payload import (
-    digest_of,
     dump,
     dump_body,
     dump_call,

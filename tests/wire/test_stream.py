@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmesh.core import messages as m
+from taskmesh.core.identity import digest_of
 from taskmesh.errors import PeerProtocolError
-from taskmesh.wire.payload import digest_of
 from taskmesh.wire.stream import MAX_BODY, Stream, open_envelope
 
 

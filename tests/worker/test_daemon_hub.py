@@ -18,7 +18,8 @@ from taskmesh.transport.endpoints import Address
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.sockets import new_context
 from taskmesh_worker import daemon as shell
-from taskmesh_worker import plan as p
+from taskmesh_worker import plan_events as p
+from taskmesh_worker.farewell import Farewell
 from taskmesh_worker.forking import NurseryProcess
 from taskmesh_worker.memory import resident
 
@@ -96,9 +97,9 @@ def test_a_daemon_with_nothing_to_hand_over_leaves_without_its_hub(
 
 
 def test_a_daemon_with_outcomes_waits_for_its_hub_and_says_what_is_lost_with_it(
-    daemon: shell.Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    daemon: shell.Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(shell, "LOST_GRACE_S", 1.0)
+    daemon.farewell = Farewell(daemon.plan, lost_grace_s=1.0)
     daemon.plan.ledger.keep(OUTCOME)
     daemon.drain()
     with caplog.at_level(logging.WARNING):

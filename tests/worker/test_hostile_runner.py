@@ -13,7 +13,7 @@ from taskmesh.errors import PeerProtocolError
 from taskmesh.wire import pipe
 from taskmesh.wire.messages import decode, encode
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
-from taskmesh_worker import plan as p
+from taskmesh_worker import plan_events as p
 
 from .world import PlanWorld, calls
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgpack
 import psutil
 import pytest
 
 from taskmesh_worker import cells
-from taskmesh_worker import daemon as shell
+from taskmesh_worker.deaths import Deaths
 from taskmesh_worker.forking import RunnerPipe
 from taskmesh_worker.memory import OutOfMemory, resident
 
@@ -97,15 +98,6 @@ def test_a_machine_with_nearly_nothing_left_has_probably_killed(tmp_path: Path, 
 # ---- what the daemon says -------------------------------------------------------------------------------------------
 
 
-class Reporter(shell.Daemon):
-    """As much of a daemon as it takes to report on a runner."""
-
-    def __init__(self, kernel: OutOfMemory) -> None:
-        self._config = shell.DaemonConfig("tcp://hub:1", 1, "name", [])
-        self._host = "host"
-        self._out_of_memory = kernel
-
-
 @pytest.fixture
 def runner() -> Iterator[RunnerPipe]:
     """One whose memory was measured."""
@@ -118,22 +110,28 @@ def runner() -> Iterator[RunnerPipe]:
 
 
 @pytest.fixture
-def reporter(tmp_path: Path, machine: SimpleNamespace) -> Reporter:
-    """A daemon of a machine that has just run out of memory."""
+def deaths(tmp_path: Path, machine: SimpleNamespace) -> Deaths:
+    """What is said on a machine that has just run out of memory."""
     machine.available = 0
-    return Reporter(OutOfMemory(tmp_path))
+    return Deaths("host", "name", 0, OutOfMemory(tmp_path))
+
+
+def told(report: bytes) -> dict[str, object]:
+    """What a report says."""
+    said: dict[str, object] = msgpack.unpackb(report)
+    return said
 
 
 def test_a_runner_that_was_killed_while_memory_was_short_is_reported_as_out_of_memory(
-    reporter: Reporter, runner: RunnerPipe, caplog: pytest.LogCaptureFixture
+    deaths: Deaths, runner: RunnerPipe, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert reporter._report_of(runner, KILLED, True)["oom"] is True
+        assert told(deaths.report(runner, KILLED, True))["oom"] is True
     assert "was killed by SIGKILL, probably out of memory" in caplog.text
 
 
-def test_a_runner_that_exited_or_that_we_have_ended_is_not(reporter: Reporter, runner: RunnerPipe) -> None:
-    assert reporter._report_of(runner, EXITED, True)["oom"] is False
-    assert reporter._report_of(runner, KILLED, False)["oom"] is False, "its nursery died"
+def test_a_runner_that_exited_or_that_we_have_ended_is_not(deaths: Deaths, runner: RunnerPipe) -> None:
+    assert told(deaths.report(runner, EXITED, True))["oom"] is False
+    assert told(deaths.report(runner, KILLED, False))["oom"] is False, "its nursery died"
     runner.killed = True
-    assert reporter._report_of(runner, KILLED, True)["oom"] is False
+    assert told(deaths.report(runner, KILLED, True))["oom"] is False

@@ -9,8 +9,10 @@ import pytest
 from taskmesh.core import messages as m
 from taskmesh.core.credit import TINY_GROWTH
 from taskmesh.errors import PeerProtocolError
-from taskmesh.wire.pipe import CLAIM_MOST, PipeOutcome
-from taskmesh_worker import plan as p
+from taskmesh.wire.pipe import CLAIM_MOST, PipeOutcome, Reason
+from taskmesh_worker import plan_events as p
+from taskmesh_worker.plan import RECALL_AFTER_S, RESTART_BACKOFF_S
+from taskmesh_worker.plan_state import CLAIM_SETTLE_S
 
 from .world import DIGEST, SESSION, PlanWorld, calls, items
 
@@ -244,7 +246,7 @@ def test_runners_that_die_before_they_are_up_are_started_less_and_less_often() -
         starts.append(world.now)
         world.happens(p.RunnerGone(world.take(p.Start).runner, (0, 0), b""))
     pauses = [b - a for a, b in itertools.pairwise(starts)]
-    assert pauses[-1] == pytest.approx(p.RESTART_BACKOFF_S[-1])
+    assert pauses[-1] == pytest.approx(RESTART_BACKOFF_S[-1])
     assert pauses == sorted(pauses)
 
 
@@ -266,7 +268,7 @@ def test_a_revoked_tail_comes_back_when_the_claim_has_been_read(one: PlanWorld) 
     one.happens(p.FromHub(m.Revoke(1, 0, 5)))
     one.expect(p.Lower(1, start))
     one.nothing_else()
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.nothing_else()
     one.happens(p.Claimed(1, start + 2))
@@ -278,16 +280,16 @@ def test_the_claim_is_not_read_before_the_limit_has_settled(one: PlanWorld) -> N
     start = handed_five(one)
     one.happens(p.FromHub(m.Revoke(1, 0, 5)))
     one.expect(p.Lower(1, start))
-    one.tick(p.CLAIM_SETTLE_S / 2)
+    one.tick(CLAIM_SETTLE_S / 2)
     one.nothing_else()
-    assert one.plan.next_deadline() == pytest.approx(one.now + p.CLAIM_SETTLE_S / 2)
+    assert one.plan.next_deadline() == pytest.approx(one.now + CLAIM_SETTLE_S / 2)
 
 
 def test_a_recalled_runner_gets_nothing_before_it_said_that_it_skipped_its_tail(one: PlanWorld) -> None:
     start = handed_five(one)
     one.happens(p.FromHub(m.Revoke(1, 0, 5)))
     one.expect(p.Lower(1, start))
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, start + 1))
     one.expect_report(m.GiveBack(1, [(1, 5)], [(0, 1)]))
@@ -315,7 +317,7 @@ def test_revokes_that_overlap_return_each_task_once(one: PlanWorld) -> None:
     one.happens(p.FromHub(m.Revoke(1, 0, 4)))
     one.expect(p.Lower(1, start))
     one.happens(p.FromHub(m.Revoke(1, 2, 5)))
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, start + 1))
     one.expect_report(m.GiveBack(1, [(1, 5)], [(0, 1)]))
@@ -339,11 +341,11 @@ def test_a_tail_behind_a_long_task_goes_to_a_runner_that_idles() -> None:
     world.hand(1, 2, 3)
     world.hand(1, 3, 4)
     world.happens(p.RunnerReady(2))
-    world.tick(p.RECALL_AFTER_S / 2)
+    world.tick(RECALL_AFTER_S / 2)
     world.nothing_else()
-    world.tick(p.RECALL_AFTER_S)
+    world.tick(RECALL_AFTER_S)
     world.expect(p.Lower(1, start))
-    world.tick(p.CLAIM_SETTLE_S)
+    world.tick(CLAIM_SETTLE_S)
     world.expect(p.Peek(1))
     world.happens(p.Claimed(1, start + 1))  # perhaps the last event for long
     world.hand(2, 1, 2)
@@ -361,9 +363,9 @@ def a_block_behind_a_long_item() -> tuple[PlanWorld, int]:
     world.tick()
     world.hand(1, 0, 80)
     world.happens(p.RunnerReady(2))
-    world.tick(p.RECALL_AFTER_S)
+    world.tick(RECALL_AFTER_S)
     world.expect(p.Lower(1, start))
-    world.tick(p.CLAIM_SETTLE_S)
+    world.tick(CLAIM_SETTLE_S)
     world.expect(p.Peek(1))
     world.happens(p.Claimed(1, start + 64))
     world.hand(2, 64, 80)
@@ -379,7 +381,7 @@ def test_a_block_behind_a_long_item_is_cut_and_goes_to_a_runner_that_idles() -> 
     world.happens(p.Seen(1, start, start + 64, 0.0))
     world.expect(p.Flush(1))
     world.outcome(1, start, 3)
-    world.tick(p.CLAIM_SETTLE_S)
+    world.tick(CLAIM_SETTLE_S)
     assert world.looks == [1, 1]
     world.happens(p.Seen(1, start + 3, start + 4, 0.0))
     world.hand(2, 4, 64)
@@ -395,7 +397,7 @@ def test_a_block_that_a_runner_does_not_cut_is_looked_at_less_and_less_often() -
     world, start = a_block_behind_a_long_item()
     times = []
     for _ in range(400):
-        world.tick(p.CLAIM_SETTLE_S)
+        world.tick(CLAIM_SETTLE_S)
         if world.looks:
             times.append(world.now)
             world.looks.clear()
@@ -414,7 +416,7 @@ def a_block_that_is_revoked(one: PlanWorld, lo: int, hi: int, *, interrupt: bool
     one.hand(1, 0, 64)
     one.happens(p.FromHub(m.Revoke(1, lo, hi, interrupt)))
     one.expect(p.Lower(1, start))
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, start + 64))
     one.expect_report(m.GiveBack(1, [], [(lo, hi)]))
@@ -448,12 +450,12 @@ def test_revoked_items_go_back_to_the_hub_when_their_runner_dies_before_it_came_
 def test_a_block_is_taken_back_while_the_interrupted_item_of_it_does_not_end(one: PlanWorld) -> None:
     start = a_block_that_is_revoked(one, 0, 1, interrupt=True)
     one.happens(p.Seen(1, start, start + 64, 0.0))
-    one.expect(p.Interrupt(1, start, 2))
+    one.expect(p.Interrupt(1, start, Reason.CANCELLED))
     one.looks.clear()
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     assert one.looks == [1]
     one.happens(p.Seen(1, start, start + 64, 0.0))  # it has not come to that yet
-    one.tick(2 * p.CLAIM_SETTLE_S)
+    one.tick(2 * CLAIM_SETTLE_S)
     assert one.looks == [1, 1]
     one.happens(p.Seen(1, start, start + 1, 0.0))
     assert one.plan.runners[1].tasks() == 1
@@ -495,7 +497,7 @@ def test_a_forgotten_session_gives_back_what_waits_and_takes_back_what_is_handed
     one.happens(p.FromHub(m.Forget(SESSION)))
     one.expect_report(m.GiveBack(2, [(0, 3)], []))
     one.expect(p.Lower(1, start))
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, start + 1))
     one.expect_report(m.GiveBack(1, [(1, 5)], []))
@@ -512,7 +514,7 @@ def test_a_draining_daemon_gives_back_finishes_and_leaves_once(one: PlanWorld) -
     one.expect_report(m.Slots(0))
     one.expect_report(m.GiveBack(1, [(1, 3)], []))
     one.expect(p.Lower(1, 0))
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, 1))
     one.tick()

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from taskmesh.core import messages as m
 from taskmesh.wire.pipe import PipeOutcome
-from taskmesh_worker import plan as p
-from taskmesh_worker import plan_audit
+from taskmesh_worker import plan_events as p
+from taskmesh_worker import plan_holdings
 from taskmesh_worker.plan_ledger import Ledger
+from taskmesh_worker.plan_state import CLAIM_SETTLE_S
 
 from .world import DIGEST, SESSION, PlanWorld, calls, items
 
@@ -179,7 +180,7 @@ def test_what_a_hub_does_not_adopt_is_given_back_when_it_is_revoked(one: PlanWor
     one.take(p.Report)
     one.happens(p.FromHub(m.Revoke(1, 0, 3)))
     one.expect(p.Lower(1, 0))
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.take(p.Report)  # what waited is given back at once
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, 1))
@@ -225,7 +226,7 @@ def test_a_daemon_that_holds_starts_nothing_and_takes_back_what_has_not_started(
     one.hand(1, 0, 5)
     one.happens(p.Hold(True))
     one.expect(p.Lower(1, start))
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, start + 1))
     one.outcome(1, start)
@@ -269,7 +270,7 @@ def test_a_heartbeat_has_a_bound_and_names_rather_too_much(monkeypatch: pytest.M
     runner = one.plan.runners[1]
     del runner.handed[1]  # a hole, so that a lease has more than one part
     runner.handed.append(runner.handed[0])
-    monkeypatch.setattr(plan_audit, "HELD_MOST", 1)
+    monkeypatch.setattr(plan_holdings, "HELD", 1)
     assert one.plan.held() == [(1, 0, 2)], "the first one runs"
 
 
@@ -329,7 +330,7 @@ def test_a_tail_that_may_start_once_comes_back_by_the_runners_word_only(one: Pla
     start = once_handed_three(one)
     one.happens(p.FromHub(m.Revoke(1, 0, 3)))
     one.expect(p.Lower(1, start))
-    one.tick(p.CLAIM_SETTLE_S)
+    one.tick(CLAIM_SETTLE_S)
     one.expect(p.Peek(1))
     one.happens(p.Claimed(1, start + 1))
     one.tick(1.0)

@@ -7,14 +7,16 @@ import pytest
 
 from taskmesh.core import messages as m
 from taskmesh.sizes import parse_size, show_size
-from taskmesh_worker import plan as p
+from taskmesh.wire.pipe import Reason
+from taskmesh_worker import plan_events as p
+from taskmesh_worker.plan_limits import RunnerLimits
 
 from .world import SESSION, PlanWorld, calls
 
 REPORT: bytes = msgpack.packb({"kind": "lost", "pid": 7})
 
 
-def running(limits: m.Limits, count: int = 1, slots: int = 1, own: p.RunnerLimits | None = None) -> PlanWorld:
+def running(limits: m.Limits, count: int = 1, slots: int = 1, own: RunnerLimits | None = None) -> PlanWorld:
     """A world whose first runner was handed the first task."""
     world = PlanWorld(slots, own)
     world.start_runners()
@@ -49,7 +51,7 @@ def test_a_task_out_of_time_is_interrupted_and_then_its_runner_is_killed() -> No
     world = running(m.Limits(1.0))
     world.tick(1.0)
     seen(world, 1.0)
-    world.expect(p.Interrupt(1, 0, 1), p.Lower(1, 0))
+    world.expect(p.Interrupt(1, 0, Reason.TIMEOUT), p.Lower(1, 0))
     world.tick(0.25)
     assert [type(a) for a in world.actions] == [p.Peek, p.Interrupt], "the first signal may have come too early"
     world.actions.clear()
@@ -89,7 +91,7 @@ def test_a_cancelled_task_that_runs_is_interrupted_and_ends_as_cancelled() -> No
     seen(world, 0.0)
     kept = [a for a in world.actions if isinstance(a, p.Report)]
     assert kept == [p.Report(m.GiveBack(1, [], [(0, 1)]))]
-    assert p.Interrupt(1, 0, 2) in world.actions
+    assert p.Interrupt(1, 0, Reason.CANCELLED) in world.actions
     world.tick(2.0)
     assert isinstance(world.actions[-1], p.Kill)
     world.actions.clear()
@@ -108,7 +110,7 @@ def test_the_next_task_of_a_runner_that_is_killed_too_late_is_not_blamed() -> No
 
 
 def test_too_much_memory_ends_the_task_at_once() -> None:
-    world = running(m.Limits(0.0, 1000), own=p.RunnerLimits(500))
+    world = running(m.Limits(0.0, 1000), own=RunnerLimits(500))
     world.tick(0.2)
     world.expect(p.Sample(1))
     world.happens(p.Sampled(1, 499, 0, 1))
@@ -122,7 +124,7 @@ def test_too_much_memory_ends_the_task_at_once() -> None:
 
 
 def test_a_runner_that_has_grown_is_replaced_after_its_task_which_counts() -> None:
-    world = running(m.NO_LIMITS, own=p.RunnerLimits(recycle_above=500))
+    world = running(m.NO_LIMITS, own=RunnerLimits(recycle_above=500))
     world.tick(0.2)
     world.expect(p.Sample(1))
     world.happens(p.Sampled(1, 500, 0, 1))
@@ -140,7 +142,7 @@ def test_a_runner_that_has_grown_is_replaced_after_its_task_which_counts() -> No
 
 
 def test_a_runner_that_is_found_to_have_grown_while_it_idles_is_replaced() -> None:
-    world = running(m.NO_LIMITS, own=p.RunnerLimits(recycle_above=500))
+    world = running(m.NO_LIMITS, own=RunnerLimits(recycle_above=500))
     world.outcome(1, 0)
     world.actions.clear()
     world.tick(0.2)
@@ -151,7 +153,7 @@ def test_a_runner_that_is_found_to_have_grown_while_it_idles_is_replaced() -> No
 
 
 def test_a_runner_is_replaced_after_so_many_tasks_and_its_slot_is_free_when_it_is_gone() -> None:
-    world = running(m.NO_LIMITS, count=2, own=p.RunnerLimits(max_tasks=1))
+    world = running(m.NO_LIMITS, count=2, own=RunnerLimits(max_tasks=1))
     world.outcome(1, 0)
     world.tick()
     world.expect(p.End(1))

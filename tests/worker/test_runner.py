@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from taskmesh.core.chunk import Chunk, pack_sizes
+from taskmesh.core.identity import digest_of
 from taskmesh.core.messages import Form
 from taskmesh.errors import InitializerFailed, PayloadError
 from taskmesh.task import current_task
 from taskmesh.wire import pipe
-from taskmesh.wire.payload import digest_of, dump, dump_body, dump_call, load_each, load_error, loads
+from taskmesh.wire.payload import dump, dump_body, dump_call, load_each, load_error, loads
 from taskmesh_worker.cells import Cells, create
 from taskmesh_worker.runner import Runner
 
@@ -389,7 +390,7 @@ def test_an_interrupt_that_comes_while_the_runner_answers_another_signal_leaves_
         nonlocal interrupted
         if not interrupted:
             interrupted = True
-            daemon.cells.set_interrupt(2, 2)
+            daemon.cells.set_interrupt(2, pipe.Reason.CANCELLED)
             runner.on_interrupt(0, sys._getframe())
         send(buffers)
 
@@ -427,7 +428,7 @@ def test_an_interrupt_that_comes_too_late_does_not_hit_the_next_item(
         return ([2], column) if dose.lo == 2 else found
 
     monkeypatch.setattr(daemon.runner, "_columns", prepared)
-    daemon.cells.set_interrupt(1, 2)
+    daemon.cells.set_interrupt(1, pipe.Reason.CANCELLED)
     digest, chunk = daemon.body(lambda a, b: a + b), of_items(([0, 1], [0, 1]), ([2], [2]))
     daemon.hand(digest, chunk, 0, 2)
     daemon.hand(digest, chunk, 2, 3)

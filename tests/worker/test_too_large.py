@@ -12,7 +12,7 @@ from taskmesh.errors import PayloadError
 from taskmesh.outcomes import open_failure
 from taskmesh.wire import pipe
 from taskmesh.wire.payload import load_each, load_error, loads
-from taskmesh_worker import plan as p
+from taskmesh_worker import plan_events as p
 from taskmesh_worker.results import Results
 
 from .world import PlanWorld, calls

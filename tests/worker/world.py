@@ -7,7 +7,9 @@ from typing import TypeVar
 from taskmesh.core import messages as m
 from taskmesh.core.chunk import Chunk, pack_sizes
 from taskmesh.wire.pipe import PipeOutcome, PipeStopped
-from taskmesh_worker import plan as p
+from taskmesh_worker import plan_events as p
+from taskmesh_worker.plan import Plan
+from taskmesh_worker.plan_limits import RunnerLimits
 
 A = TypeVar("A")
 DIGEST = b"0123456789abcdef"
@@ -30,8 +32,8 @@ class PlanWorld:
     Looks at runners are kept apart, in `looks`: they change nothing.
     """
 
-    def __init__(self, slots: int, limits: p.RunnerLimits | None = None, *, keep_outcomes: bool = True) -> None:
-        self.plan = p.Plan(slots, keep_outcomes, limits)
+    def __init__(self, slots: int, limits: RunnerLimits | None = None, *, keep_outcomes: bool = True) -> None:
+        self.plan = Plan(slots, keep_outcomes, limits)
         self.now = 100.0
         self.actions: list[p.Action] = []
         self.looks: list[int] = []

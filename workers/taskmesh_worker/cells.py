@@ -6,12 +6,13 @@ store takes to leave a processor's buffer. (Dekker's argument, with time in plac
 
 `claimed` is `end << 12 | length`, so that one store also says where the claim begins: length is at most 4,095. All
 words are aligned, so that loads and stores are single instructions. A claim may be shortened, to the item that runs:
-who has read the longer one believed that more had started than had.
+a reader of the longer claim merely overestimated what had started.
 
 Before it claims a task that has a timeout, the runner writes `since`, the time; the daemon reads the two the other way
-round, so a time that it reads is never too early. `interrupt` is `end << 2 | reason`: the task that the daemon wants
-ended, read by the runner's signal handler. The last lines are here because they have to outlive a SIGKILL: `printed`
-is the claim under which they were printed, so lines of a task that has ended are not taken for those of the next.
+round, so a time that it reads is never too early. `interrupt` is `(position + 1) << 2 | reason`: the task that the
+daemon wants ended, and the `Reason`, for the runner's signal handler. The last lines are here because they have to
+outlive a SIGKILL: `printed` is the claim under which they were printed, so lines of a task that has ended are not taken
+for those of the next.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import mmap
 import os
 import signal
 
-from taskmesh.wire.pipe import CLAIM_BITS, CLAIM_MOST
+from taskmesh.wire.pipe import CLAIM_BITS, CLAIM_MOST, Reason
 
 CLAIMED, LIMIT, INTERRUPT, SINCE, PRINTED, LENGTH = range(6)
 WORDS = 6
@@ -71,12 +72,12 @@ class Cells:
         """Let the runner claim up to position `limit`, exclusive."""
         self.words[LIMIT] = limit
 
-    def set_interrupt(self, position: int, reason: int) -> None:
+    def set_interrupt(self, position: int, reason: Reason) -> None:
         """Say which task is to end, and why. A signal makes the runner look."""
         self.words[INTERRUPT] = (position + 1) << REASON_BITS | reason
 
     def interrupt(self) -> tuple[int, int]:
-        """The position that is to end, and why; `(-1, 0)` when there is none."""
+        """The position that is to end, and the `Reason`; `(-1, 0)` when there is none."""
         word = self.words[INTERRUPT]
         return (word >> REASON_BITS) - 1, word & (1 << REASON_BITS) - 1
 

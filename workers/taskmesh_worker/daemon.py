@@ -11,13 +11,10 @@ import os
 import platform
 import secrets
 import signal
-import struct
 import sys
 from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic_ns
-
-import msgpack
 
 from taskmesh import __version__
 from taskmesh.core import messages as m
@@ -32,16 +29,18 @@ from taskmesh.transport.sockets import Context
 from taskmesh.transport.versions import PYTHON
 from taskmesh.wire import pipe
 
-from . import plan as p
+from . import plan_events as p
 from .cells import FLUSH_SIGNAL, INTERRUPT_SIGNAL
+from .deaths import Deaths
+from .farewell import Farewell, Parting
 from .forking import HIDDEN, NurseryProcess, RunnerPipe
-from .memory import OutOfMemory, resident
+from .memory import resident
+from .plan import Plan
+from .plan_limits import RunnerLimits
 
 log = logging.getLogger("taskmesh.worker")
 
 DONE_BYTES = 128 * 1024
-LOST_GRACE_S = 10.0  # a daemon that drains waits so long for a hub that is gone, to hand over its outcomes
-GOODBYE_S, LONG_GOODBYE_S = 10.0, 60.0  # for the goodbye of one that is there; and with outcomes that are not settled
 NURSERY_DEATHS, NURSERY_WINDOW_S = 3, 30.0
 NEVER = float("inf")
 
@@ -70,7 +69,7 @@ class DaemonConfig:
     slots: int
     name: str
     sys_path: list[str] = field(default_factory=lambda: list(sys.path))
-    limits: p.RunnerLimits = field(default_factory=p.RunnerLimits)
+    limits: RunnerLimits = field(default_factory=RunnerLimits)
     ticket: Credentials | None = None
 
 
@@ -105,8 +104,9 @@ class Daemon:
         self._config = config
         self._loop = loop
         self._host = host_name()
-        self.plan = p.Plan(config.slots, keep_outcomes=hub is None, limits=config.limits)
-        self._out_of_memory = OutOfMemory()
+        self.plan = Plan(config.slots, keep_outcomes=hub is None, limits=config.limits)
+        self.farewell = Farewell(self.plan)
+        self._deaths = Deaths(self._host, config.name, config.limits.memory)
         self._nursery = nursery
         self._hidden = HIDDEN if hub is None else ()
         self._pipes: dict[int, RunnerPipe] = {}
@@ -116,10 +116,7 @@ class Daemon:
         self._acting = False
         self._due = 0.0  # when `on_time` has something to do although nothing happened
         self.refused: str | None = None
-        self.left = False
         self._joined = False
-        self._lost_since: float | None = None
-        self._finished_at: float | None = None  # when everything here had ended, and it drained
         self._nursery_deaths: list[float] = []
         register = m.Register(
             "daemon", secrets.randbits(64), 0, 0, 0, 0, config.name, self._host, os.getpid(), config.slots,
@@ -133,6 +130,11 @@ class Daemon:
         loop.watch(nursery.sock.fileno(), self._read_nursery)
         loop.add_part(self)
 
+    @property
+    def left(self) -> bool:
+        """Whether it has drained, and it is time to go."""
+        return self.farewell.left
+
     # ---- the hub --------------------------------------------------------------------------------------------
 
     def on_welcome(self, welcome: m.Registered) -> None:
@@ -141,7 +143,7 @@ class Daemon:
             self._finished.clear()  # outcomes on the way to the former one: the plan keeps them
             self._act(p.Reset(self._joined, min(RESULT, largest_part(welcome.largest))))
         self._joined = True
-        self._lost_since = None
+        self.farewell.on_heard()
         log.info(
             "joined %s as %s with %d runner%s",
             self._config.control,
@@ -158,12 +160,11 @@ class Daemon:
             self._act(p.FromHub(message))
 
     def _on_goodbye(self, message: m.Goodbye) -> None:
-        if self.plan.leaving and not self.membership.unacked:
-            self.left = True
-        elif message.back or self.plan.leaving:
+        parting = self.farewell.on_goodbye(message, self.membership.unacked)
+        if parting is Parting.FOR_NOW:
             log.warning("the hub said goodbye (%s); waiting for it to come back", message.why)
             self.membership.join_again()
-        else:
+        elif parting is Parting.PUT_OUT:
             self.on_refused(message.why)
 
     def on_refused(self, why: str) -> None:
@@ -172,38 +173,24 @@ class Daemon:
 
     def on_lost(self) -> None:
         """The hub is silent: say so once, and go on trying."""
-        if self._lost_since is None:
-            self._lost_since = self._loop.now()
+        now = self._loop.now()
+        if self.farewell.on_lost(now):
             log.warning("no answer from the hub at %s; trying again until it comes", self._config.control)
-        if self.plan.draining and self.plan.idle:
-            self._leave_without_hub(self._loop.now() - self._lost_since)
-
-    def _leave_without_hub(self, lost_s: float) -> None:
-        """Everything has run; a hub that is only restarting takes what it may not have, so wait a while for it."""
         unsettled = self.plan.ledger.outcomes
-        if unsettled and lost_s < LOST_GRACE_S:
-            return
-        if unsettled:
+        if self.farewell.leave_without_hub(now) and unsettled:
             log.warning(
                 "leaving without the hub at %s, which did not come back within %.0f s: %d outcome%s may be lost with "
                 "this daemon, and those tasks run again elsewhere",
-                self._config.control, lost_s, unsettled, "" if unsettled == 1 else "s",
+                self._config.control, self.farewell.lost_s(now), unsettled, "" if unsettled == 1 else "s",
             )  # fmt: skip
-        self.left = True
 
     def _see_itself_off(self, now: float) -> float:
         """Nothing is left here: wait for the hub's goodbye, but not for ever. Returns when to look again."""
-        if not (self.plan.draining and self.plan.idle):
-            return NEVER
-        if self._finished_at is None:
-            self._finished_at = now
-        until = self._finished_at + (LONG_GOODBYE_S if self.plan.ledger.outcomes else GOODBYE_S)
-        if now < until:
-            return until
-        if not self.left:
+        left = self.farewell.left
+        due = self.farewell.on_time(now)
+        if self.farewell.left and not left:
             log.warning("leaving without the goodbye of the hub at %s", self._config.control)
-        self.left = True
-        return NEVER
+        return due
 
     def on_silence(self) -> None:
         """The hub may move what we have: start nothing."""
@@ -211,7 +198,7 @@ class Daemon:
 
     def on_heard(self) -> None:
         """The hub is there, and what it has revoked is known."""
-        self._lost_since = None
+        self.farewell.on_heard()
         self._act(p.Hold(False))
 
     def held(self) -> list[tuple[int, int, int]]:
@@ -238,26 +225,11 @@ class Daemon:
         self._read_runner(runner)  # what it said before it died counts
         lo, hi = runner.cells.claimed()
         claimed = (lo if blame else hi, hi)  # what it may have started ends there, whoever is to blame
-        report = self._report_of(runner, os.waitstatus_to_exitcode(status), blame)
+        report = self._deaths.report(runner, os.waitstatus_to_exitcode(status), blame)
         self._loop.forget(runner.sock.fileno())
         runner.close()
         del self._pipes[number]
-        self._act(p.RunnerGone(number, claimed, msgpack.packb(report)))
-
-    def _report_of(self, runner: RunnerPipe, code: int, blame: bool) -> dict[str, object]:
-        """How a runner ended, for the log and for the task that it ran: see `Form.LOST` in the protocol."""
-        name = _signal_name(-code) if code < 0 else None
-        died = f"was killed by {name}" if name else f"exited with code {code}"
-        unasked = code == -signal.SIGKILL and blame and not runner.killed
-        oom = unasked and self._out_of_memory.probable(runner.bytes, self._config.limits.memory)
-        hint = ", probably out of memory" if oom else ""
-        level = logging.INFO if code == 0 or runner.killed else logging.WARNING
-        log.log(level, "runner %d (pid %s) %s%s", runner.number, runner.pid, died, hint)
-        return {
-            "kind": "lost", "host": self._host, "worker": self._config.name, "pid": runner.pid or 0,
-            "exitcode": code if code >= 0 else None, "signal": name, "oom": oom,
-            "output": runner.cells.printed().decode("utf-8", "replace"),
-        }  # fmt: skip
+        self._act(p.RunnerGone(number, claimed, report))
 
     def _replace_nursery(self) -> None:
         """A dead nursery means dead runners.
@@ -305,7 +277,7 @@ class Daemon:
                     self._act(p.RunnerSaid(runner.number, pipe.unpack_stopped(body)))
                 else:
                     raise PeerProtocolError(f"a frame of unknown kind {kind}")
-        except (PeerProtocolError, struct.error) as error:
+        except PeerProtocolError as error:
             log.error("runner %d (pid %s) wrote nonsense (%s); ending it", runner.number, runner.pid, error)
             runner.kill()
 
@@ -358,7 +330,7 @@ class Daemon:
         elif isinstance(action, p.Flush):
             runner.signal(FLUSH_SIGNAL)
         elif isinstance(action, p.Interrupt):
-            runner.cells.set_interrupt(action.position, action.code)
+            runner.cells.set_interrupt(action.position, action.reason)
             runner.signal(INTERRUPT_SIGNAL)
         elif isinstance(action, p.Sample):
             has = resident(runner.pid)
@@ -445,10 +417,3 @@ class Daemon:
             self._loop.forget(runner.sock.fileno())
             runner.close()
         self._pipes.clear()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

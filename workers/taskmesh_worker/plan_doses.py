@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from taskmesh.core import messages as m
 from taskmesh.wire.pipe import CLAIM_MOST, Dose
 
-from .plan_events import GiveBody, Hand, Report
+from .plan_events import GiveBody, Hand
 from .plan_queue import BODIES_KEPT
 from .plan_state import Handed, Piece, Runner
 
@@ -20,27 +20,31 @@ if TYPE_CHECKING:
 
 
 def hand_out(plan: Plan, now: float) -> None:
+    """Give queued work to the runners that have room for it, one dose each in turn, those that hold least first.
+
+    A piece whose function has to be asked for goes to the end of the queue, and the others are tried before it.
+    """
     runners = sorted((r for r in plan.runners.values() if r.open), key=lambda r: len(r.handed))
     waiting = 0  # pieces at the end of the queue whose function is still to come
     progress = True
     while progress:
         progress = False
         for runner in runners:
-            if waiting < len(plan._queue) and runner.has_room(plan._queue.first.work):
+            if waiting < len(plan.queue) and runner.has_room(plan.queue.first.work):
                 if not _hand(plan, runner, now):
-                    plan._queue.postpone()
+                    plan.queue.postpone()
                     waiting += 1
                 progress = True
 
 
 def _hand(plan: Plan, runner: Runner, now: float) -> bool:
     """Give the first queued piece, or a dose of it, to a runner. False: its function has to come first."""
-    piece = plan._queue.first
+    piece = plan.queue.first
     d = piece.work.dispatch
     if not all(_provide(plan, runner, digest) for digest in (d.digest, d.init) if digest):
         return False
     pace, chunk = piece.work.pace, d.chunk
-    share = -(-plan._queue.tasks // max(1, len(plan.runners)))
+    share = -(-plan.queue.tasks // max(1, len(plan.runners)))
     tasks = min(pace.dose(piece.solo), max(share, pace.least()))
     if piece.work.at_most_once:
         tasks = 1  # a runner reports at the end of each dose
@@ -49,9 +53,9 @@ def _hand(plan: Plan, runner: Runner, now: float) -> bool:
     hi = min(piece.hi, piece.lo + tasks)
     if hi < piece.hi and chunk.grain == 1:
         hi = chunk.whole_leaves(piece.lo, hi)
-    plan._queue.pop()
+    plan.queue.pop()
     if hi < piece.hi:
-        plan._queue.push(piece._replace(lo=hi), front=True)
+        plan.queue.push(piece._replace(lo=hi), front=True)
     at = runner.next_at
     dose = Dose(
         at, d.session, d.spec, piece.attempt, piece.lo, hi, _block(piece),
@@ -61,8 +65,8 @@ def _hand(plan: Plan, runner: Runner, now: float) -> bool:
     runner.handed.append(Handed(at, piece, piece.lo, hi, pace.price_s()))
     runner.next_at = runner.limit = at + hi - piece.lo
     runner.handed_at = now
-    plan._actions.append(Hand(runner.number, dose, runner.limit))
-    plan._limiter.on_handed(runner, now)
+    plan.do(Hand(runner.number, dose, runner.limit))
+    plan.limiter.on_handed(runner, now)
     return True
 
 
@@ -71,14 +75,14 @@ def _provide(plan: Plan, runner: Runner, digest: bytes) -> bool:
     if digest in runner.bodies:
         runner.bodies.move_to_end(digest)
         return True
-    body = plan._bodies.get(digest)
+    body = plan.bodies.get(digest)
     if body is None:
-        if plan._bodies.ask(digest):
-            plan._actions.append(Report(m.NeedBody(digest)))
+        if plan.bodies.ask(digest):
+            plan.report(m.NeedBody(digest))
         return False
     drop = runner.bodies.popitem(last=False)[0] if len(runner.bodies) >= BODIES_KEPT else None
     runner.bodies[digest] = None
-    plan._actions.append(GiveBody(runner.number, digest, body, drop))
+    plan.do(GiveBody(runner.number, digest, body, drop))
     return True
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from taskmesh.core import messages as m
 from taskmesh.core.limits import RESULT
-from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped
+from taskmesh.wire.pipe import Dose, PipeOutcome, PipeStopped, Reason
 
 
 class FromHub(NamedTuple):
@@ -139,11 +139,11 @@ class Flush(NamedTuple):
 
 
 class Interrupt(NamedTuple):
-    """Raise in the task at a position, if that is what the runner runs; `code` says why."""
+    """Raise in the task at a position, if that is what the runner runs."""
 
     runner: int
     position: int
-    code: int
+    reason: Reason
 
 
 class Sample(NamedTuple):
@@ -164,10 +164,13 @@ class Kill(NamedTuple):
     runner: int
 
 
+Reported = m.Finished | m.Strike | m.GiveBack | m.Inventory | m.NeedBody | m.Slots | m.Leaving
+
+
 class Report(NamedTuple):
     """Tell the hub. `Finished` entries of one round travel in one `Done`."""
 
-    message: m.Finished | m.Strike | m.GiveBack | m.Inventory | m.NeedBody | m.Slots | m.Leaving
+    message: Reported
 
 
 Action = Start | Hand | GiveBody | Lower | Peek | Look | Flush | Interrupt | Sample | End | Kill | Report

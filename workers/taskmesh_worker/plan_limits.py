@@ -5,7 +5,7 @@
   at a runner that is idle, speaks, or runs the only task that it has.
 - A task that has to end (timeout, cancelled) is interrupted, again and again until its runner speaks, and when its
   grace period is over its runner is killed. One that takes too much memory has no grace: what it takes, others lose.
-- The doomed task gets its outcome here; no strike, for we have killed it. What else the runner held runs elsewhere.
+- What becomes of the doomed task, and of what else its runner held, is decided in `plan_deaths` when that is gone.
 - A runner that is being ended counts as busy until the nursery says that it is gone.
 """
 
@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-import msgpack
-
 from taskmesh.core import messages as m
+from taskmesh.wire.pipe import Reason
 
 from .plan_events import Action, End, Flush, Interrupt, Kill, Look, Sample, Sampled, Seen
-from .plan_state import CLAIM_SETTLE_S, NEVER, Doom, Handed, Phase, Runner
+from .plan_state import CLAIM_SETTLE_S, NEVER, Doom, Phase, Runner
 
 EARLY_S = 0.005  # how long what has ended may wait behind a long task before it is asked for
 LOOK_AGAIN_S = 1.0  # the longest pause between two looks at a runner that does not answer
@@ -27,10 +26,6 @@ GRACE_S = 2.0  # for a task to end after it was interrupted; as long as its time
 LEAST_GRACE_S = 0.25  # but no shorter than this
 SAMPLE_S = 0.15  # between two looks at a runner's memory
 LEAVE_S = 1.0  # for a runner without tasks to end by itself
-
-TIMEOUT, CANCELLED, MEMORY = "timeout", "cancelled", "memory"
-CODES = {TIMEOUT: 1, CANCELLED: 2}
-BEFORE, SUSPECT, STOPPED, DOOMED, AFTER = "before", "suspect", "stopped", "doomed", "after"
 
 
 class RunnerLimits(NamedTuple):
@@ -135,7 +130,7 @@ class Limiter:
             self.kill(runner)
         elif now >= doom.again_at:
             doom.again_at = now + doom.grace_s / 4
-            self._act(Interrupt(runner.number, doom.position, CODES[doom.kind]))
+            self._act(Interrupt(runner.number, doom.position, doom.reason))
 
     # ---- what was seen --------------------------------------------------------------------------------------
 
@@ -153,7 +148,7 @@ class Limiter:
             self._look_again(runner, now)  # it has not come to it yet: it may be importing
             return
         if any(lo <= running < hi for lo, hi in runner.cancels):
-            self._interrupt(runner, running, CANCELLED, GRACE_S, {}, now)
+            self._interrupt(runner, running, Reason.CANCELLED, GRACE_S, {}, now)
             return
         if running > head.at or seen.end > running + 1:
             self._act(Flush(runner.number))
@@ -166,7 +161,7 @@ class Limiter:
         else:
             grace_s = min(GRACE_S, max(timeout_s, LEAST_GRACE_S))
             about = {"seconds": seen.ran_s + grace_s, "limit_s": timeout_s}
-            self._interrupt(runner, running, TIMEOUT, grace_s, about, now)
+            self._interrupt(runner, running, Reason.TIMEOUT, grace_s, about, now)
 
     def on_sampled(self, runner: Runner, sampled: Sampled, now: float) -> None:
         """How much memory a runner has, and what it had claimed."""
@@ -180,7 +175,7 @@ class Limiter:
                 return
             about = {"bytes": sampled.bytes, "limit_bytes": limit}
             position = running if sampled.end == running + 1 else -1  # a block: its tasks run again, one by one
-            runner.doom = Doom(position, MEMORY, 0.0, now, now, about)
+            runner.doom = Doom(position, Reason.MEMORY, 0.0, now, now, about)
             self.kill(runner)
             return
         if self._limits.recycle_above and sampled.bytes > self._limits.recycle_above:
@@ -210,11 +205,11 @@ class Limiter:
         runner.look_gap_s = min(2 * runner.look_gap_s, LOOK_AGAIN_S)
 
     def _interrupt(
-        self, runner: Runner, position: int, kind: str, grace_s: float, about: dict[str, Any], now: float
+        self, runner: Runner, position: int, reason: Reason, grace_s: float, about: dict[str, Any], now: float
     ) -> None:
         runner.look_at, runner.look_gap_s = now + CLAIM_SETTLE_S, CLAIM_SETTLE_S
-        runner.doom = Doom(position, kind, grace_s, now + grace_s / 4, now + grace_s, about)
-        self._act(Interrupt(runner.number, position, CODES[kind]))
+        runner.doom = Doom(position, reason, grace_s, now + grace_s / 4, now + grace_s, about)
+        self._act(Interrupt(runner.number, position, reason))
         self._recall(runner, now)
 
     def _has_memory_limit(self, runner: Runner) -> bool:
@@ -229,27 +224,3 @@ def _limits_at(runner: Runner, position: int) -> m.Limits:
         if handed.at <= position < handed.end:
             return handed.piece.work.dispatch.limits
     return m.NO_LIMITS
-
-
-def fates(runner: Runner, handed: Handed, claimed: tuple[int, int]) -> list[tuple[int, int, str]]:
-    """A runner is gone: what that means for positions `[start, end)` of what it had been handed, in order.
-
-    `BEFORE`: had ended, or so its claim says, and was not reported. `SUSPECT`: ran when the runner died. `STOPPED`: ran
-    when we ended the runner for another reason. `DOOMED`: is why we did. `AFTER`: had not started.
-    """
-    lo, hi = claimed
-    ran = STOPPED if runner.ending else SUSPECT
-    at = runner.doom.position if runner.doom is not None and lo <= runner.doom.position < hi else hi
-    cuts = ((handed.at, lo, BEFORE), (lo, at, ran), (at, min(at + 1, hi), DOOMED), (at + 1, hi, ran))
-    parts = [*cuts, (hi, handed.end, AFTER)]
-    limited = [(max(handed.at, start), min(handed.end, end), fate) for start, end, fate in parts]
-    return [part for part in limited if part[0] < part[1]]
-
-
-def last_word(runner: Runner, report: bytes) -> tuple[int, bytes]:
-    """Form and blob of the outcome of the task that a runner was ended for; `report` says how that one ended."""
-    doom = runner.doom
-    assert doom is not None
-    if doom.kind == CANCELLED:
-        return m.Form.CANCELLED, b""
-    return m.Form.LOST, msgpack.packb({**msgpack.unpackb(report), "kind": doom.kind, **doom.about})

@@ -31,7 +31,7 @@ def recall(plan: Plan, runner: Runner, now: float) -> None:
     runner.limit = runner.handed[0].at
     runner.peek_at = now + CLAIM_SETTLE_S
     runner.certain = False
-    plan._actions.append(Lower(runner.number, runner.limit))
+    plan.do(Lower(runner.number, runner.limit))
 
 
 def on_claimed(plan: Plan, event: Claimed, now: float) -> None:
@@ -45,7 +45,7 @@ def on_claimed(plan: Plan, event: Claimed, now: float) -> None:
     runner.certain = True
     take_back(plan, runner, max(event.end, runner.limit), runner.next_at, by_claim=True)
     interrupt(plan, now)
-    if plan._queue and not plan.holding:
+    if plan.queue and not plan.holding:
         plan_doses.hand_out(plan, now)  # a claim is read on a tick: there may be no other one soon
 
 
@@ -88,30 +88,30 @@ def put_back(plan: Plan, pieces: list[Piece]) -> None:
         if plan.draining or not piece.work.wanted:
             give_back(plan, piece.work, [(piece.lo, piece.hi)])
         else:
-            plan._queue.push(piece, front=True)
+            plan.queue.push(piece, front=True)
 
 
 def give_back(plan: Plan, work: Work, ranges: Ranges, kept: Ranges | None = None) -> None:
     """Tell the hub that it has these again, and that what was `kept` of a revoke has started."""
     if ranges or kept:
-        plan._report(m.GiveBack(work.dispatch.fence, ranges, kept or []))
-        plan._account(work, count(ranges))
+        plan.report(m.GiveBack(work.dispatch.fence, ranges, kept or []))
+        plan.account(work, count(ranges))
 
 
 def answer_revokes(plan: Plan) -> None:
     """Give back what is queued of revoked ranges; what a runner has claimed is kept, once that is certain."""
-    for fence in list(plan._revokes):
-        work = plan._works.get(fence)
+    for fence in list(plan.revokes):
+        work = plan.works.get(fence)
         if work is None:
-            for lo, hi in plan._revokes.pop(fence):
-                plan._report(m.GiveBack(fence, [], [(lo, hi)]))
+            for lo, hi in plan.revokes.pop(fence):
+                plan.report(m.GiveBack(fence, [], [(lo, hi)]))
             continue
         holders = [r for r in plan.runners.values() if any(h.piece.work is work for h in r.handed)]
-        returned = plan._queue.take(work, plan._revokes[fence])
+        returned = plan.queue.take(work, plan.revokes[fence])
         if any(r.phase is Phase.RECALLING and (work.at_most_once or not r.certain) for r in holders):
             give_back(plan, work, returned)
             continue  # a claim is about to be read, or the runner's word to be heard
-        revoked = plan._revokes.pop(fence)
+        revoked = plan.revokes.pop(fence)
         kept: Ranges = []
         for runner, handed in [(r, h) for r in holders for h in r.handed if h.piece.work is work]:
             parts = within([(handed.lo, handed.hi)], revoked)
@@ -123,12 +123,12 @@ def answer_revokes(plan: Plan) -> None:
 
 def interrupt(plan: Plan, now: float) -> None:
     """What has started of revoked ranges is ended, where that was asked for and what has started is certain."""
-    for fence in list(plan._interrupts):
-        work = plan._works.get(fence)
+    for fence in list(plan.interrupts):
+        work = plan.works.get(fence)
         held = [(r, h) for r in plan.runners.values() for h in r.handed if h.piece.work is work]
         if any(r.phase is Phase.RECALLING and not r.certain for r, _ in held):
             continue  # a claim is about to be read
-        for lo, hi in plan._interrupts.pop(fence):
+        for lo, hi in plan.interrupts.pop(fence):
             for runner, h in held:
                 for a, b in overlap([(h.lo, h.hi)], lo, hi):
-                    plan._limiter.cancel(runner, h.at + a - h.lo, h.at + b - h.lo, now)
+                    plan.limiter.cancel(runner, h.at + a - h.lo, h.at + b - h.lo, now)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from taskmesh.core import messages as m
 from taskmesh.core.credit import DOSE_S, Pace
 from taskmesh.core.ranges import Ranges
+from taskmesh.wire.pipe import Reason
 
 CLAIM_SETTLE_S = 0.001  # how long a lowered limit takes to be seen for certain
 PIPELINE_BELOW_S = DOSE_S / 2  # of tasks longer than this, only one is handed ahead of need
@@ -52,6 +53,7 @@ class Handed:
 
     @property
     def end(self) -> int:
+        """The position behind it."""
         return self.at + self.hi - self.lo
 
 
@@ -71,7 +73,7 @@ class Doom:
     """
 
     position: int
-    kind: str
+    reason: Reason
     grace_s: float
     again_at: float
     kill_at: float

@@ -15,7 +15,6 @@ import socket
 import sys
 import types
 from collections.abc import Callable, Sequence
-from operator import length_hint
 from time import monotonic_ns, perf_counter
 from types import FrameType
 from typing import Any
@@ -27,13 +26,13 @@ from taskmesh.wire.payload import dump_error, loads, unpickling_error
 from taskmesh.wire.pipe import (
     BODY,
     CLAIM_BITS,
-    CLAIM_MOST,
     DOSE,
     DROP,
     READY,
     Dose,
     Frames,
     PipeStopped,
+    Reason,
     frame,
     pack_stopped,
     unpack_dose,
@@ -43,11 +42,11 @@ from .blocks import Blocks
 from .cells import CLAIMED, FLUSH_SIGNAL, INTERRUPT_SIGNAL, LIMIT, SINCE, Cells
 from .functions import Functions
 from .results import Results
+from .running import Running
 from .tee import tee
 
 READ_BYTES = 256 * 1024
 Columns = tuple[Sequence[Any], ...]  # arguments of a leaf, by iterable
-TIMEOUT, CANCELLED = 1, 2  # why the daemon interrupts a task
 
 
 class Runner:
@@ -74,10 +73,7 @@ class Runner:
         self._blocks = Blocks()
         self._results = Results(self._send)
         self._dose: Dose | None = None
-        self._offset = 0  # of the task, or of the end of the block, that runs
-        self._iterator: Any = None  # over the block that runs: how much is left of it tells which item runs
-        self._values: list[Any] = []  # of that block and of others before it,
-        self._sent = 0  # and up to where they were reported early
+        self._running = Running()
         self._raised = -1  # position of the task that was interrupted last: each is, once
         self.forked = False  # this is a child that a task has forked
 
@@ -112,12 +108,8 @@ class Runner:
         dose = self._dose
         if dose is None:
             return None
-        number = dose.chunk.first + self._current_offset()
+        number = dose.chunk.first + self._running.current()
         return TaskInfo(f"{dose.session:016x}-{dose.spec}-{number}", dose.attempt, dose.name, self._host)
-
-    def _current_offset(self) -> int:
-        left = length_hint(self._iterator) + 1 if self._iterator is not None else 0
-        return self._offset - left
 
     # ---- signals --------------------------------------------------------------------------------------------
     #
@@ -132,14 +124,14 @@ class Runner:
             return
         self._flush_early()
         position, reason = self._cells.interrupt()
-        running = dose.at + self._current_offset() - dose.lo
+        running = dose.at + self._running.current() - dose.lo
         if position != running or position == self._raised or position < self._cells.claimed()[0]:
             return  # the last: none of this block runs yet, and the one before it has ended
         self._raised = position
         info = self._current()
         assert info is not None
         what = f"task {info.id} of {info.name} on {info.host}"
-        if reason == TIMEOUT:
+        if reason == Reason.TIMEOUT:
             raise TaskTimeout(f"{what} ran longer than its timeout of {dose.timeout_s:g} s")
         raise TaskInterrupted(f"{what} was cancelled")
 
@@ -167,23 +159,10 @@ class Runner:
 
     def _flush_early(self) -> None:
         dose = self._dose
-        if self._iterator is not None and dose is not None:
-            self._results.added(self._values, self._sent)
-            self._sent = len(self._values)
-            self._cut_block(dose)
+        if self._running.iterator is not None and dose is not None:
+            self._running.report(self._results)
+            self._running.cut(self._words, dose.at - dose.lo)
         self._results.flush()
-
-    def _cut_block(self, dose: Dose) -> None:
-        """Claim no more of a block than the item that runs: what waits for a long one can be taken back now."""
-        word = self._words[CLAIMED]
-        end, length = word >> CLAIM_BITS, word & CLAIM_MOST
-        offset = self._current_offset()
-        running = dose.at + offset - dose.lo
-        if end - length <= running < end - 1:  # else: none runs yet, or the last one does
-            self._offset = offset + 1
-            for _ in self._iterator:  # `map` finds no more
-                pass
-            self._words[CLAIMED] = (running + 1) << CLAIM_BITS | 1
 
     def _failed(self, error: BaseException, position: int) -> None:
         """A task has raised; perhaps what we raised in it."""
@@ -207,7 +186,7 @@ class Runner:
             # Only now: loading a function, and what it imports, says nothing of the next task.
             self._results.begin(dose.at, dose.name, blocks=in_blocks, largest=dose.largest)
             if isinstance(function, BaseException):
-                done = self._fail_all(dose, function)
+                done = self._fail(dose, dose.lo, dose.hi, function)
             elif dose.chunk.items:
                 done = self._run_items(dose, function)
             else:
@@ -233,16 +212,8 @@ class Runner:
             return False
         return True
 
-    def _fail_all(self, dose: Dose, error: BaseException) -> int:
-        blob = dump_error(error)
-        for offset in range(dose.lo, dose.hi):
-            if not self._claim(dose, offset, 1):
-                return offset
-            self._results.error(blob)
-        return dose.hi
-
     def _run_calls(self, dose: Dose, function: Callable[..., Any]) -> int:
-        chunk, words, results = dose.chunk, self._words, self._results
+        chunk, words, results, running = dose.chunk, self._words, self._results, self._running
         payload = memoryview(chunk.payload)
         skip = dose.lo - chunk.base
         sizes = unpack_sizes(chunk.sizes)
@@ -260,7 +231,7 @@ class Runner:
             if words[LIMIT] < position:
                 words[CLAIMED] = before
                 return offset
-            self._offset = offset
+            running.offset = offset
             try:
                 call = loads(payload[start:end])
             except BaseException as error:
@@ -286,7 +257,7 @@ class Runner:
             if lo < hi:
                 columns = self._columns(dose, base, payload[start : start + size], (hi - lo) / tasks)
                 if isinstance(columns, BaseException):
-                    done = self._fail_some(dose, lo, hi, columns)
+                    done = self._fail(dose, lo, hi, columns)
                 else:
                     done = self._run_leaf(dose, function, columns, base, lo, hi)
                 if done < hi:
@@ -295,7 +266,8 @@ class Runner:
             start += size
         return dose.hi
 
-    def _fail_some(self, dose: Dose, lo: int, hi: int, error: BaseException) -> int:
+    def _fail(self, dose: Dose, lo: int, hi: int, error: BaseException) -> int:
+        """None of the tasks at offsets `[lo, hi)` can be called: each fails with `error`. Returns how far it came."""
         blob = dump_error(error)
         for offset in range(lo, hi):
             if not self._claim(dose, offset, 1):
@@ -335,7 +307,7 @@ class Runner:
         hi: int,
     ) -> int:
         """Run items `[lo, hi)` of a leaf that begins at `base`, by blocks; returns how far it came."""
-        results, blocks = self._results, self._blocks
+        results, blocks, running = self._results, self._blocks, self._running
         offset = lo
         singly = dose.singly or dose.timeout_s > 0
         while offset < hi:
@@ -345,13 +317,13 @@ class Runner:
                 self._words[SINCE] = monotonic_ns()
             if not self._claim(dose, offset, end - offset):
                 return offset
-            self._offset = end  # earlier, if the block is cut
+            running.offset = end  # earlier, if the block is cut
             block = columns
             if offset > base or end - base < len(columns[0]):
                 block = tuple([column[offset - base : end - base] for column in columns])
-            first = self._iterator = iter(block[0])
-            values = self._values = results.run_of(dose.name)
-            before = self._sent = len(values)
+            first = running.iterator = iter(block[0])
+            values = running.values = results.run_of(dose.name)
+            before = running.reported = len(values)
             error: BaseException = StopIteration()  # `map` takes one out of the function for its own end
             began = perf_counter()
             try:
@@ -359,8 +331,8 @@ class Runner:
             except BaseException as raised:
                 error = raised
             took_s = perf_counter() - began
-            self._iterator, self._values, end = None, [], self._offset
-            results.added(values, self._sent)
+            running.iterator, running.values, end = None, [], running.offset
+            results.added(values, running.reported)
             ended = len(values) - before
             blocks.ran(min(ended + 1, end - offset), took_s)
             offset += ended
