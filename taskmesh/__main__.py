@@ -1,6 +1,6 @@
 """`python -m taskmesh`: the same command line as `taskmesh`."""
 
-from taskmesh.cli.main import main
+from taskmesh.cli.entry import main
 
 if __name__ == "__main__":
     main()

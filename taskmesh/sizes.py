@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them: 2GiB, 500MB, 1048576."""
+"""Sizes of memory as people write them: 2GiB, 2G, 500MB, 1048576."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import re
 
 UNITS = {"": 1, "B": 1}
 UNITS.update({f"{letter}B": 1000**n for n, letter in enumerate("KMGT", 1)})
+UNITS.update({letter: 1024**n for n, letter in enumerate("KMGT", 1)})  # as systemd and Java mean it
 UNITS.update({f"{letter}IB": 1024**n for n, letter in enumerate("KMGT", 1)})
+MOST = 1 << 60  # bytes: whatever counts them has room for that
+LONGEST = 30  # characters of a number
 
 
 def parse_size(size: int | str) -> int:
@@ -15,18 +18,21 @@ def parse_size(size: int | str) -> int:
     Parameters
     ----------
     size
-        A whole number of bytes, or a number with a unit: kB, MB, GB, TB (1000), KiB, MiB, GiB, TiB (1024).
+        A whole number of bytes, or a number with a unit: kB, MB, GB, TB (1000),
+        KiB, MiB, GiB, TiB or K, M, G, T (1024).
 
     Raises
     ------
     ValueError
-        It is no size, or not above zero.
+        It is no size, not above zero, or far more than there is.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size)) if not isinstance(size, bool) else None
     unit = UNITS.get(found[2].upper()) if found else None
-    value = int(float(found[1]) * unit) if found and unit else 0
-    if value < 1:
+    if not found or not unit:
         raise ValueError(f"{size!r} is not a size in memory: write bytes, or a number with a unit, like 500MB or 2GiB")
+    value = int(float(found[1]) * unit) if len(found[1]) <= LONGEST else 0
+    if not 0 < value < MOST:
+        raise ValueError(f"{size!r} is not a size in memory: it has to be more than 0, and less than 1 EiB")
     return value
 
 

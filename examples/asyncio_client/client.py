@@ -157,9 +157,9 @@ async def programme(mesh: Mesh, timeout: float) -> list[Step]:
 
 
 def show_steps(steps: list[Step]) -> None:
-    """How long each step took, and how the loop's ticker fared."""
+    """How long each step took, how many ticks there were and would have been, and by how much the worst was late."""
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("step", "seconds", "ticks", "ticks if on time", "worst lateness"):
+    for heading in ("step", "seconds", "ticks", "if on time", "late by"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     for step in steps:
         late = f"{step.worst_lateness_s * 1000:.1f} ms"
@@ -180,7 +180,7 @@ def main(workers: Workers = None, hub: Hub = None, timeout: Timeout = 0.5) -> No
         with Mesh(hub) if hub else Mesh(workers=workers) as mesh:
             steps = asyncio.run(programme(mesh, timeout))
     except TaskmeshError as error:
-        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
+        Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
     show_steps(steps)
 

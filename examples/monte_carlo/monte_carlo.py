@@ -205,7 +205,7 @@ def main(
             (watch if console.is_terminal else log)(run, plan.submit())
             seconds = time.perf_counter() - started
     except TaskmeshError as error:
-        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
+        Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
     show_results(run, seconds)
 

@@ -25,6 +25,7 @@ from typing import Annotated, NamedTuple
 import typer
 from flow import Flow, Place, Result
 from report import console, show_places, show_timeline, show_words, stage_bars
+from rich.console import Console
 from rich.markup import escape
 from typer import Option
 
@@ -199,7 +200,7 @@ def main(
             plan = WordCount(flow, batches, ahead)
             flow.run()
     except TaskmeshError as error:
-        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
+        Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
     show_words(plan.total, letters, top)
     show_places(flow.records, list(tasks_by_stage))

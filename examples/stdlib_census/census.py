@@ -241,7 +241,7 @@ def main(
     try:
         mesh = run_on_mesh(sources, lambda: Mesh(hub) if hub else Mesh(workers=workers))
     except TaskmeshError as error:
-        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
+        Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
     console.print()
     show_functions("Longest functions", mesh.census.longest(top))

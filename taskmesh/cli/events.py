@@ -137,7 +137,7 @@ class Reading:
             news = "cut off from the hub; trying again"
             if self._was_connected:
                 news = f"events of {self._address}; Ctrl-C ends"
-            print(f"taskmesh: {news}", file=sys.stderr, flush=True)
+            print(news, file=sys.stderr, flush=True)  # an error begins with "taskmesh:"
 
     def close(self) -> None:
         """Let go of the hub."""

@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 
 from ..errors import AddressError
-from ..transport.endpoints import Address
+from ..security.files import holds_only
+from ..transport.endpoints import Address, is_socket_name
 from .logs import notices
 
 HUB_RISK = "a task is code, so whoever reaches this port can run anything on the workers: it is an open shell"
@@ -39,5 +40,10 @@ def private_directory(path: str) -> Path:
             f"cannot listen in {path}: it belongs to another user (uid {status.st_uid}), who could run tasks as you"
         )
     if stat.S_IMODE(status.st_mode) & 0o077:
-        raise AddressError(f"cannot listen in {path}: others may enter it, and could run tasks; chmod 700 it first")
+        remedy = "chmod 700 it first" if holds_only(directory, _is_of_a_hub) else "choose a directory of your own"
+        raise AddressError(f"cannot listen in {path}: others may enter it, and could run tasks; {remedy}")
     return directory
+
+
+def _is_of_a_hub(name: str) -> bool:
+    return name == "lock" or is_socket_name(name)

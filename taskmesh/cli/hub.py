@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import socket
 from collections.abc import Iterator
@@ -20,9 +21,22 @@ from ..store import default_store_url, opener, store_path
 from ..transport.endpoints import CHANNELS, LANE_PORTS, Address, is_socket_name, parse_address, parse_ports
 from .exits import CommandError, ExitCode, code_of
 from .guard import HUB_RISK, private_directory, warn_insecure
-from .keys import keyring, publish
+from .keys import address_in_tickets, keyring, publish
 from .logs import plural, set_up
-from .options import DEFAULT_HUB, Insecure, Level, LogLevel, examples, finite, size
+from .options import (
+    DEFAULT_HUB,
+    EVERY_ADDRESS,
+    MOST,
+    YEAR_S,
+    Insecure,
+    Level,
+    LogLevel,
+    examples,
+    number,
+    reachable,
+    size,
+    whole,
+)
 
 if TYPE_CHECKING:
     from ..hub import Hub
@@ -76,8 +90,7 @@ def hub(
         typer.Option(
             metavar="SECONDS",
             envvar="TASKMESH_SESSION_GRACE",
-            min=0.0,
-            callback=finite,
+            parser=number(0, YEAR_S),
             help="How long a client that was cut off may stay away before its work is cancelled.",
         ),
     ] = SESSION_GRACE_S,
@@ -95,20 +108,23 @@ def hub(
         typer.Option(
             metavar="ADDRESS",
             envvar="TASKMESH_ADVERTISE",
-            help="The address by which others reach this hub, for its tickets. [dim]\\[default: that of --listen][/]",
+            help="The address by which others reach this hub, for its tickets. "
+            "[dim]\\[default: that of --listen; this machine's name if that is every address][/]",
         ),
     ] = None,
     max_peers: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", envvar="TASKMESH_MAX_PEERS", help="How many clients and workers may be there at a time."
+            parser=whole(1, MOST),
+            metavar="N",
+            envvar="TASKMESH_MAX_PEERS",
+            help="How many clients and workers may be there at a time.",
         ),
     ] = int(DEFAULT.peers),
     max_registrations: Annotated[
         float,
         typer.Option(
-            min=0.1,
-            callback=finite,
+            parser=number(0.1, MOST),
             metavar="N",
             envvar="TASKMESH_MAX_REGISTRATIONS",
             help="How many may join per second with one ticket; five times as many at once.",
@@ -127,7 +143,7 @@ def hub(
         typer.Option(
             metavar="SIZE",
             envvar="TASKMESH_MAX_MESSAGE",
-            help="How large the arguments of a call, or its result, may be at most.",
+            help="How large the arguments of a call, or its result, may be: at least 1MiB.",
         ),
     ] = show_size(DEFAULT.message_bytes).replace(" ", ""),
     insecure: Insecure = False,
@@ -138,9 +154,9 @@ def hub(
     Prints one line with its address when it can be joined. Everything is encrypted, and whoever joins needs a ticket:
     processes of this user on this machine find theirs by themselves, for others see: taskmesh ticket.
 
-    Ctrl-C drains: new sessions are refused, what was submitted is finished. A second one stops at once. SIGTERM
-    stops at once when the work is stored: the next hub there goes on with it, and clients and workers wait for that.
-    Without a store it drains as well.
+    Ctrl-C drains: new sessions are refused, what was submitted is finished. A second one stops at once. SIGTERM and
+    SIGHUP stop at once when the work is stored: the next hub there goes on with it, and clients and workers wait for
+    that. Without a store they drain as well.
     """
     set_up(log_level)
     address = resolve(parse_address(listen, port_zero=True))
@@ -149,7 +165,8 @@ def hub(
         max_peers, max_registrations, size(max_queued, "--max-queued"),
         size(max_message, "--max-message", LEAST_MESSAGE),
     )  # fmt: skip
-    reached_by = str(parse_address(advertise)) if advertise is not None else None
+    reached_by = reachable(advertise, "--advertise") if advertise is not None else None
+    _expect_free(address)
     with _alone(address), keyring(address, keys, insecure, reached_by) as ring:
         if insecure and address.scheme == "tcp":
             warn_insecure(address, HUB_RISK)
@@ -177,9 +194,13 @@ def _default_store(address: Address) -> str:
 def _lanes(address: Address, text: str | None) -> tuple[int, int] | None:
     if address.scheme == "tcp" and address.port > 65535 - len(CHANNELS) + 1:
         raise AddressError(f"port {address.port} is too high: the three ports after it are needed too")
-    if text is not None:
-        return parse_ports(text)
-    return LANE_PORTS if address.port else None
+    if text is None:
+        return LANE_PORTS if address.port else None
+    low, high = parse_ports(text)
+    last = address.port + len(CHANNELS) - 1
+    if address.port and low <= last and address.port <= high:
+        raise AddressError(f"--lanes {text} has ports of the hub itself in it ({address.port}-{last}): choose others")
+    return low, high
 
 
 def resolve(address: Address) -> Address:
@@ -187,8 +208,8 @@ def resolve(address: Address) -> Address:
 
     Raises
     ------
-    AddressError
-        The name is not known.
+    CommandError
+        The name is not known; it may be later, when the network is up.
     """
     if address.scheme != "tcp":
         return address
@@ -197,9 +218,38 @@ def resolve(address: Address) -> Address:
     try:
         found = socket.getaddrinfo(address.host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise AddressError(f"cannot listen on {address}: the name {address.host!r} is not known") from None
+        raise CommandError(
+            ExitCode.ADDRESS, f"cannot listen on {address}: the name {address.host!r} is not known"
+        ) from None
     families = {family: str(where[0]) for family, _, _, _, where in reversed(found)}
     return address._replace(host=families.get(socket.AF_INET) or families[socket.AF_INET6])
+
+
+def _expect_free(address: Address) -> None:
+    """Another hub there has the keys and the store as well: say first what matters.
+
+    Raises
+    ------
+    CommandError
+        A port is in use.
+    """
+    if address.scheme != "tcp" or not address.port:
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    for port in range(address.port, address.port + len(CHANNELS)):
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does
+            try:
+                probe.bind((address.host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return  # who binds in earnest says it
+                what = "it is" if port == address.port else f"port {port}, which it takes too, is"
+                raise CommandError(
+                    ExitCode.ADDRESS,
+                    f"cannot listen on {address}: {what} in use, probably by another hub: "
+                    f"stop that one, or choose another address with --listen",
+                ) from None
 
 
 @contextmanager
@@ -291,7 +341,7 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
         raise CommandError(code, str(error)) from None
     cost = "and what is left runs when a hub is started here again" if stored else "and what is left is not run"
     stopper = Stopper(loop, HubService(hub, loop, stored), cost)
-    print(f"taskmesh hub is ready at {hub.address}{_remarks(setup, ring)}", flush=True)
+    print(f"taskmesh hub is ready at {hub.address}{_remarks(setup, ring, hub.address)}", flush=True)
     loop.run()
     unfinished = stored and not hub.drained
     try:
@@ -303,11 +353,13 @@ def _serve(setup: Setup, ring: Keyring | None) -> int:
     return stopper.exit_code
 
 
-def _remarks(setup: Setup, ring: Keyring | None) -> str:
+def _remarks(setup: Setup, ring: Keyring | None, at: Address) -> str:
     address, lanes, store = setup.address, setup.lanes, setup.store
     remarks = [f"lanes {lanes[0]}-{lanes[1]}"] if lanes and address.scheme == "tcp" else []
     remarks.append("work is kept in memory only" if store == "memory" else f"work is kept in {store_path(store)}")
-    if address.host in ("0.0.0.0", "::"):
+    if ring is not None and (told := address_in_tickets(at, setup.reached_by)) != str(at):
+        remarks.insert(0, f"its tickets say {told}")
+    if address.host in EVERY_ADDRESS:
         remarks.insert(0, "every address of this machine")
     if ring is not None:
         remarks.append(f"keys and tickets are in {ring.directory}")

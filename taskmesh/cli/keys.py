@@ -70,6 +70,11 @@ def publish(hub: Hub, ring: Keyring, reached_by: str | None) -> None:
     hub.publish(reached_by or str(_reachable(hub.address)))
 
 
+def address_in_tickets(hub: Address, reached_by: str | None) -> str:
+    """What the tickets of a hub that listens at `hub` say."""
+    return reached_by or str(_reachable(hub))
+
+
 def _reachable(address: Address) -> Address:
     """A hub that listens on every address is reached by this machine's name."""
     return address._replace(host=host_name()) if address.host in ("0.0.0.0", "::") else address

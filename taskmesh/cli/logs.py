@@ -37,10 +37,12 @@ def set_up(level: LogLevel) -> None:
     handler: logging.Handler
     if sys.stderr.isatty():
         from rich.console import Console  # nobody waits for it where there is no terminal
+        from rich.highlighter import NullHighlighter
         from rich.logging import RichHandler
 
         handler = RichHandler(
             console=Console(stderr=True),
+            highlighter=NullHighlighter(),  # colours in names and numbers say nothing
             show_path=False,
             log_time_format="%H:%M:%S",
             omit_repeated_times=False,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from ..sizes import parse_size, show_size
+from ..transport.endpoints import parse_address
 
 DEFAULT_HUB = "tcp://127.0.0.1:5555"
+EVERY_ADDRESS = ("0.0.0.0", "::")
+DAY_S = 86_400.0
+YEAR_S = 366 * DAY_S
+MOST = 1_000_000_000  # of whatever is counted: what nobody means cannot overflow anything
 
 
 class LogLevel(StrEnum):
@@ -57,35 +64,71 @@ Level = Annotated[
         "--log-level",
         envvar="TASKMESH_LOG_LEVEL",
         metavar="LEVEL",
+        case_sensitive=False,
         help="Log this and what is worse, to stderr: debug, info, warning or error.",
     ),
 ]
 
 
-def finite(value: float) -> float:
-    """A number of seconds, or so many per second; the callback of options.
+def number(least: float, most: float) -> Callable[[str | float], float]:
+    """What reads an option that is a number from `least` to `most`; the `parser` of options."""
 
-    Raises
-    ------
-    typer.BadParameter
-        It is infinite, or none.
-    """
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a finite number")
-    return value
+    def read(given: str | float) -> float:
+        try:
+            value = float(given)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:  # false for nan
+            raise typer.BadParameter(f"{given} is not a number from {least:g} to {most:.0f}")
+        return value
+
+    return read
+
+
+def whole(least: int, most: int) -> Callable[[str | int], int]:
+    """What reads an option that is a whole number from `least` to `most`; the `parser` of options."""
+
+    def read(given: str | int) -> int:
+        text = str(given).strip()
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not least <= int(text) <= most:
+            raise typer.BadParameter(f"{given} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return read
 
 
 Timeout = Annotated[
     float,
     typer.Option(
         "--timeout",
-        min=0.1,
-        callback=finite,
+        parser=number(0.1, DAY_S),
         metavar="SECONDS",
         envvar="TASKMESH_TIMEOUT",
-        help="How long to wait for the hub's answer.",
+        help="How long to wait for the hub's answer, from 0.1 to 86400.",
     ),
 ]
+
+
+def reachable(given: str, option: str) -> str:
+    """The address of a hub for its tickets, as given to an option.
+
+    Raises
+    ------
+    AddressError
+        It is no address.
+    typer.BadParameter
+        Nobody could use a ticket with it.
+    """
+    address = parse_address(given)
+    if address.scheme == "ipc":
+        raise typer.BadParameter(
+            f"{given} is on the hub's machine alone, where nobody needs a ticket", param_hint=option
+        )
+    if address.host in EVERY_ADDRESS:
+        raise typer.BadParameter(
+            f"{given} is every address of the hub's machine: name the one by which to reach it", param_hint=option
+        )
+    return str(address)
 
 
 def paragraphs(docstring: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..core import messages as m
 from ..core.access import Role
-from ..errors import KeysError, NoTicket
+from ..errors import HubUnreachable, KeysError, NoTicket, RegistrationRefused
 from ..security.audit import Audit
 from ..security.finding import find
 from ..security.grants import document
@@ -90,10 +90,11 @@ class Running:
 
     running = True
 
-    def __init__(self, address: Address, ticket: Ticket, timeout_s: float) -> None:
+    def __init__(self, address: Address, ticket: Ticket, timeout_s: float, otherwise: str = "") -> None:
         self._address = address
         self._ticket = ticket
         self._timeout_s = timeout_s
+        self._otherwise = otherwise  # what to do if it does not run
 
     def advertised(self) -> tuple[str, str]:
         """See `Register`."""
@@ -101,7 +102,12 @@ class Running:
 
     def change(self, request: Request, change: Callable[[Keyring], object]) -> Entries:
         """See `Register`."""
-        reply = ask(self._address, self._ticket, request, self._timeout_s)
+        try:
+            reply = ask(self._address, self._ticket, request, self._timeout_s)
+        except RegistrationRefused:  # which is a kind of the next
+            raise
+        except HubUnreachable as error:
+            raise HubUnreachable(f"{error}{self._otherwise}") from None
         entries = _entries(reply.document) if isinstance(reply, m.Tickets) else None
         if entries is None:
             raise no_hub(self._address)
@@ -139,13 +145,16 @@ def register_of(where: Where) -> Iterator[Register]:
             keyring = Keyring.open(directory)
         except KeysInUse:
             if ticket is None:
-                ticket = find(address, Role.ADMIN, str(directory / ADMIN_TICKET)).ticket
+                ticket = find(address, Role.ADMIN, str(_kept(directory))).ticket
         else:
             with closing(keyring):
                 yield Files(keyring)
             return
     assert ticket is not None
-    yield Running(address or parse_address(ticket.hub), ticket, where.timeout_s)
+    otherwise = ""
+    if where.keys and directory is None:
+        otherwise = f". If it is stopped, run this as {_owner(Path(where.keys))}"
+    yield Running(address or parse_address(ticket.hub), ticket, where.timeout_s, otherwise)
 
 
 def _place(where: Where, address: Address | None) -> tuple[Path | None, Ticket | None]:
@@ -154,7 +163,7 @@ def _place(where: Where, address: Address | None) -> tuple[Path | None, Ticket |
         directory = Path(where.keys)
         if not os.path.exists(directory / HUB_KEY):
             raise KeysError(f"{directory} is no keys directory of a hub: there is no {HUB_KEY} in it")
-        explicit = where.ticket or (None if _is_ours(directory) else str(directory / ADMIN_TICKET))
+        explicit = where.ticket or (None if _is_ours(directory) else str(_kept(directory)))
         ticket = find(address, Role.ADMIN, explicit).ticket if explicit else None
         return directory if _is_ours(directory) else None, ticket
     try:
@@ -163,9 +172,40 @@ def _place(where: Where, address: Address | None) -> tuple[Path | None, Ticket |
         directory = default_keys_directory(address or parse_address(DEFAULT_HUB))
         if (address is None or address.is_local) and _is_ours(directory):
             return directory, None  # the admin ticket is kept elsewhere
+        if (address is None or address.is_local) and not (where.ticket or directory.exists()):
+            start = "taskmesh hub" if address is None else f"taskmesh hub --listen {address}"
+            raise NoTicket(
+                f"no hub was started here yet: {start} (or say where it has its keys, by --keys; or give an admin "
+                f"ticket of a hub elsewhere, by --ticket)"
+            ) from None
         raise
     home = found.path.parent
     return home if _is_ours(home) else None, found.ticket
+
+
+def _kept(directory: Path) -> Path:
+    """The admin ticket in a keys directory that cannot be changed from here, now.
+
+    Raises
+    ------
+    KeysError
+        It is not there; with what to do without.
+    """
+    path = directory / ADMIN_TICKET
+    if path.exists():
+        return path
+    without = "stop the hub: who may change its files needs no ticket"
+    if not _is_ours(directory):
+        without = f"stop the hub, and run this as {_owner(directory)}"
+    raise KeysError(
+        f"there is no {ADMIN_TICKET} in {directory}: give another by --ticket; or, if there is none, {without}"
+    )
+
+
+def _owner(directory: Path) -> str:
+    """Who may change the files of a hub, which is somebody else."""
+    uid = (directory / HUB_KEY).stat().st_uid
+    return f"the user to whom its files belong (uid {uid}); docs/security.md says how"
 
 
 def _is_ours(directory: Path) -> bool:

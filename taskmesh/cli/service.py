@@ -1,6 +1,7 @@
 """How a hub or a worker stops: the first Ctrl-C or SIGTERM drains, the second stops at once.
 
-A hub whose work is stored stops at once at SIGTERM: whoever manages services wants a restart, and not a wait.
+A hub whose work is stored stops at once at SIGTERM: whoever manages services wants a restart, and not a wait. SIGHUP,
+from a terminal that was closed, is like SIGTERM; below nohup it is ignored.
 
 Signals wake the loop through a pipe, so that a drain begins at once and between two rounds, never inside one.
 """
@@ -17,7 +18,7 @@ from ..transport.loop import Loop
 from .exits import BY_SIGNAL, ExitCode
 from .logs import notices
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
 SAY_EVERY_S = 5.0
 NEVER = float("inf")
 
@@ -64,7 +65,8 @@ class Stopper:
         self._wake, wake_write = os.pipe()
         for fd in (self._wake, wake_write):
             os.set_blocking(fd, False)
-        for number in SIGNALS:
+        self._heeded = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]  # nohup
+        for number in self._heeded:
             signal.signal(number, _nothing)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         loop.watch(self._wake, self._read)
@@ -72,7 +74,7 @@ class Stopper:
 
     def _read(self) -> None:
         for number in os.read(self._wake, 64):
-            if number in SIGNALS:
+            if number in self._heeded:
                 self._on_signal(number)
 
     def _on_signal(self, number: int) -> None:
@@ -82,10 +84,10 @@ class Stopper:
             notices.warning("stopping at once")
             self.exit_code = BY_SIGNAL + number
             self._loop.stopping = True
-            for known in SIGNALS:
+            for known in self._heeded:
                 signal.signal(known, signal.SIG_DFL)  # whatever hangs now: a third one ends it
             return
-        if number == signal.SIGTERM and self._service.stored:
+        if number != signal.SIGINT and self._service.stored:
             notices.info("stopping; what is left is stored, and goes on when a hub is started here again")
             self._loop.stopping = True
             return

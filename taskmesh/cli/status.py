@@ -17,9 +17,9 @@ from ..security.ticket import Ticket
 from ..transport.endpoints import Address
 from .asking import ask, no_hub, whom_to_ask
 from .logs import printable
-from .options import AskedHub, Insecure, TicketFile, Timeout, examples, finite
+from .options import DAY_S, AskedHub, Insecure, TicketFile, Timeout, examples, number
 
-PLAIN_WIDTH = 130  # columns of a table that goes to a file, where nobody knows how wide it may be
+PLAIN_WIDTH = 200  # columns of a table that goes to a file, where nobody knows how wide it may be
 EXAMPLES = examples(
     ("taskmesh status", "The hub on this machine."),
     ("taskmesh status tcp://10.0.0.5:5555 --watch 2", "Another one, again every two seconds, until Ctrl-C."),
@@ -38,12 +38,11 @@ def status(
     watch: Annotated[
         float,
         typer.Option(
-            min=0,
-            callback=finite,
+            parser=number(0, DAY_S),
             metavar="SECONDS",
             envvar="TASKMESH_WATCH",
             show_default=False,
-            help="Show it again every so many seconds.",
+            help="Show it again every so many seconds, at most 86400.",
         ),
     ] = 0.0,
     timeout: Timeout = 5.0,
@@ -59,7 +58,7 @@ def status(
     console = Console() if Console().is_terminal else Console(width=PLAIN_WIDTH)
     if not watch:
         _print(console, _document(address, found, timeout), as_json)
-    elif as_json or not console.is_terminal:
+    elif as_json or not console.is_terminal or console.is_dumb_terminal:
         while True:
             _print(console, _document(address, found, timeout), as_json)
             time.sleep(watch)

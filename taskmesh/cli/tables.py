@@ -1,11 +1,15 @@
-"""A hub's status document as tables for people. Every text in it comes from peers: shown, never obeyed."""
+"""A hub's status document as tables for people. Every text in it comes from peers: shown, never obeyed.
+
+A table never breaks a cell over lines. Where it does not fit it leaves out what matters least, and cuts names.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -46,21 +50,91 @@ ODDITIES = {
 }  # fmt: skip
 
 
-def _workers(d: dict[str, Any]) -> Table | Text:
+class Column(NamedTuple):
+    """A column of a `FittingTable`.
+
+    Attributes: its `heading`; when it is left out (`leaves`: 1 first, 0 never); whether its cells are `cut` rather than
+    that it is left out; whether it is a column of `text`, and not of numbers.
+    """
+
+    heading: str
+    leaves: int = 0
+    cut: bool = False
+    text: bool = False
+
+
+class FittingTable:
+    """A table that shows as many of its columns as there is room for."""
+
+    SHORTEST = 16
+    """Characters that a column that can be cut keeps, if it has as many, as long as others can be left out."""
+
+    def __init__(self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
+        self._title, self._columns, self._rows = title, columns, rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(
+            title=f"\n{self._title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )  # fmt: skip
+        widths = self._widths(options.max_width)
+        for i, width in widths.items():
+            heading, _, _, text = self._columns[i]
+            table.add_column(
+                heading, justify="left" if text else "right", no_wrap=True, overflow="ellipsis", width=width
+            )
+        for row in self._rows:
+            table.add_row(*(row[i] for i in widths))
+        yield table
+
+    def _widths(self, room: int) -> dict[int, int]:
+        """The columns that there is room for, and how wide they are. Two characters are around each."""
+        full = {i: max(len(column.heading), *(row[i].cell_len for row in self._rows), 0)
+                for i, column in enumerate(self._columns)}  # fmt: skip
+        cut = [i for i in full if self._columns[i].cut]
+        widths = full | {i: min(full[i], self.SHORTEST) for i in cut}
+
+        def left() -> int:
+            return room - sum(widths.values()) - 2 * len(widths)
+
+        for i in sorted(full, key=lambda i: self._columns[i].leaves):
+            if self._columns[i].leaves and left() < 0:
+                del widths[i]
+        for i in cut:
+            if i in widths:
+                widths[i] = max(1, min(full[i], widths[i] + left()))
+        return widths
+
+
+WORKERS = (
+    Column("name", cut=True, text=True), Column("host", 2, cut=True, text=True), Column("pid", 5), Column("runners"),
+    Column("tasks", 6), Column("finished"), Column("busy"), Column("lost", 3), Column("here for", 1),
+    Column("heard", 4), Column("state", text=True),
+)  # fmt: skip
+CLIENTS = (
+    Column("name", cut=True, text=True), Column("host", 3, cut=True, text=True), Column("pid", 4),
+    Column("functions", 1), Column("waiting"), Column("with workers"), Column("unfetched", 5), Column("here for", 2),
+    Column("state", text=True),
+)  # fmt: skip
+TICKETS = (
+    Column("name", cut=True, text=True), Column("role", text=True), Column("state", text=True),
+    Column("created", 1, text=True), Column("expires", text=True), Column("key", 2, text=True),
+)  # fmt: skip
+
+
+def _workers(d: dict[str, Any]) -> FittingTable | Text:
     daemons = d["daemons"]
     if not daemons:
         return Text(f"\nNo workers. Start some: taskmesh worker {printable(d['address'])}", style="yellow")
-    table = _table(f"Workers: {len(daemons)}, with {plural(d['slots'], 'runner')}", "name", "host", "pid")
-    for heading in ("runners", "tasks", "finished", "busy", "runners lost", "joined", "heard"):
-        table.add_column(heading, justify="right")
-    table.add_column("state")
-    for w in daemons:
-        table.add_row(
-            _text(w["name"]), _text(w["host"]), str(w["pid"]), str(w["slots"]), f"{w['tasks_out']:,}",
-            f"{w['finished']:,}", f"{w['busy']:.0%}", f"{w['runners_lost']:,}", _ago(w["joined_s_ago"]),
-            _ago(w["heard_s_ago"]), _state(w),
-        )  # fmt: skip
-    return table
+    rows = [
+        [
+            _text(w["name"]), _text(w["host"]), _text(w["pid"]), _text(w["slots"]), Text(f"{w['tasks_out']:,}"),
+            Text(f"{w['finished']:,}"), Text(f"{w['busy']:.0%}"), Text(f"{w['runners_lost']:,}"),
+            Text(duration(w["joined_s_ago"])), Text(f"{duration(w['heard_s_ago'])} ago"), _state(w),
+        ]
+        for w in daemons
+    ]  # fmt: skip
+    return FittingTable(f"Workers: {len(daemons)}, with {plural(d['slots'], 'runner')}", WORKERS, rows)
 
 
 def _state(worker: dict[str, Any]) -> Text:
@@ -69,21 +143,18 @@ def _state(worker: dict[str, Any]) -> Text:
     return Text("ok", style="green") if worker["slots"] else Text("draining", style="yellow")
 
 
-def _clients(d: dict[str, Any]) -> Table | Text:
+def _clients(d: dict[str, Any]) -> FittingTable | Text:
     sessions = d["sessions"]
     if not sessions:
         return Text("\nNo clients.", style="dim")
-    table = _table(f"Clients: {len(sessions)}", "name", "host", "pid")
-    for heading in ("functions", "waiting", "with workers", "unfetched", "joined"):
-        table.add_column(heading, justify="right")
-    table.add_column("state")
-    for s in sessions:
-        table.add_row(
-            _text(s["name"]), _text(s["host"]), str(s["pid"]), f"{s['functions']:,}", f"{s['waiting']:,}",
-            f"{s['running']:,}", f"{s['unfetched']:,}", _ago(s["joined_s_ago"]),
-            _client_state(s),
-        )  # fmt: skip
-    return table
+    rows = [
+        [
+            _text(s["name"]), _text(s["host"]), _text(s["pid"]), Text(f"{s['functions']:,}"), Text(f"{s['waiting']:,}"),
+            Text(f"{s['running']:,}"), Text(f"{s['unfetched']:,}"), Text(duration(s["joined_s_ago"])), _client_state(s),
+        ]
+        for s in sessions
+    ]  # fmt: skip
+    return FittingTable(f"Clients: {len(sessions)}", CLIENTS, rows)
 
 
 def _client_state(session: dict[str, Any]) -> Text:
@@ -92,34 +163,24 @@ def _client_state(session: dict[str, Any]) -> Text:
     return Text("held", style="yellow") if session["held"] else Text("ok", style="green")
 
 
-def ticket_table(entries: list[dict[str, str]]) -> Table:
+def ticket_table(entries: list[dict[str, str]]) -> FittingTable:
     """A hub's tickets, as `Keyring` lists them."""
-    table = _table(f"Tickets: {len(entries)}", "name", "role", "state", "created", "expires", "key")
-    for entry in entries:
-        state = entry["state"]
-        table.add_row(
-            _text(entry["name"]), _text(entry["role"]), Text(printable(state), style=TICKET_STYLES.get(state, "dim")),
+    rows = [
+        [
+            _text(entry["name"]), _text(entry["role"]),
+            Text(printable(entry["state"]), style=TICKET_STYLES.get(entry["state"], "dim")),
             _text(entry["created"]), _text(entry["expires"]), _text(entry["fingerprint"]),
-        )  # fmt: skip
-    return table
+        ]
+        for entry in entries
+    ]  # fmt: skip
+    return FittingTable(f"Tickets: {len(entries)}", TICKETS, rows)
 
 
 TICKET_STYLES = {"good": "green", "expired": "yellow"}
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify="right" if name == "pid" else "left", overflow="fold")
-    return table
-
-
 def _text(value: object) -> Text:
     return Text(printable(str(value)))
-
-
-def _ago(seconds: float) -> str:
-    return f"{duration(seconds)} ago"
 
 
 def duration(seconds: float) -> str:

@@ -21,11 +21,11 @@ from ..security.ticket import Ticket, iso, name_fault, parse_validity, ticket_te
 from ..transport.endpoints import parse_address
 from .exits import CommandError, ExitCode
 from .logs import printable
-from .options import Timeout, examples, paragraphs
+from .options import Timeout, examples, paragraphs, reachable
 from .register import Where, register_of
 from .tables import ticket_table
 
-PLAIN_WIDTH = 130  # columns of a table that goes to a file
+PLAIN_WIDTH = 200  # columns of a table that goes to a file
 
 HELP = """Make, list and revoke tickets: the files that let clients and workers join a hub.
 
@@ -124,14 +124,14 @@ def create(
 
     The key pair is made here, and the hub learns its public half alone.
     """
-    fault = name_fault(name)
+    fault = name_fault(name) or ('begins with "-", as options do' if name.startswith("-") else None)
     if fault is not None:
         raise CommandError(ExitCode.USAGE, f"--name: the name of a ticket {fault}")
     try:
         valid_s = parse_validity(expires)
     except ValueError as error:
         raise CommandError(ExitCode.USAGE, f"--expires: {error}") from None
-    said = str(parse_address(address)) if address else None
+    said = reachable(address, "--address") if address else None
     path = None if out == "-" else Path(out or f"{name}.ticket")
     public, secret = curve.new_pair()
     now = time.time()

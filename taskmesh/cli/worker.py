@@ -17,7 +17,7 @@ from ..transport.endpoints import Address
 from .exits import CommandError, ExitCode
 from .guard import WORKER_RISK, warn_insecure
 from .logs import plural, printable, set_up
-from .options import Insecure, Level, LogLevel, TicketFile, examples, finite, size
+from .options import MOST, YEAR_S, Insecure, Level, LogLevel, TicketFile, examples, number, size, whole
 
 if TYPE_CHECKING:
     from taskmesh_worker.daemon import Daemon
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..transport.loop import Loop
 
 NEVER = float("inf")
+MOST_RUNNERS = 512  # with more, one machine is busier with starting them than with tasks
+MOST_NAME = 64  # characters; whoever shows it cuts it there
 LEAST_RUNNER = 32 << 20  # bytes: half of it a runner takes before it has done anything
 EXAMPLES = examples(
     ("taskmesh worker tcp://127.0.0.1:5555", "As many runners as this machine has cores for us."),
@@ -50,10 +52,11 @@ def worker(
         typer.Option(
             "--workers",
             "-n",
-            min=1,
+            parser=whole(1, MOST_RUNNERS),
             metavar="N",
             envvar="TASKMESH_WORKERS",
-            help="How many runners: tasks that run at once. [dim]\\[default: one per usable core][/]",
+            help=f"How many runners: tasks that run at once, at most {MOST_RUNNERS}. "
+            "[dim]\\[default: one per usable core][/]",
         ),
     ] = None,
     name: Annotated[
@@ -61,14 +64,13 @@ def worker(
         typer.Option(
             metavar="NAME",
             envvar="TASKMESH_NAME",
-            help="What logs and status call it. [dim]\\[default: the host name][/]",
+            help="What logs and status call it, at most 64 characters. [dim]\\[default: the host name][/]",
         ),
     ] = None,
     connect_timeout: Annotated[
         float,
         typer.Option(
-            min=0,
-            callback=finite,
+            parser=number(0, YEAR_S),
             metavar="SECONDS",
             envvar="TASKMESH_CONNECT_TIMEOUT",
             show_default="wait for ever",
@@ -80,17 +82,18 @@ def worker(
         typer.Option(
             metavar="SIZE",
             envvar="TASKMESH_MEMORY_LIMIT",
-            help="End a runner, and fail its task, above this: 2GiB, 500MB. [dim]\\[default: no limit][/]",
+            help="End a runner, and fail its task, above this: 2GiB, 500MB, at least 32MiB. "
+            "[dim]\\[default: no limit][/]",
         ),
     ] = None,
     max_tasks_per_runner: Annotated[
         int,
         typer.Option(
-            min=0,
+            parser=whole(0, MOST),
             metavar="N",
             envvar="TASKMESH_MAX_TASKS_PER_RUNNER",
             show_default="never",
-            help="Replace a runner when it has run N tasks.",
+            help="Replace a runner when it has run about N tasks: what it has started with them is finished first.",
         ),
     ] = 0,
     recycle_above: Annotated[
@@ -98,14 +101,14 @@ def worker(
         typer.Option(
             metavar="SIZE",
             envvar="TASKMESH_RECYCLE_ABOVE",
-            help="Replace a runner that has grown above this, after its task. [dim]\\[default: never][/]",
+            help="Replace a runner that was seen above this, at least 32MiB, after its task. "
+            "[dim]\\[default: never][/]",
         ),
     ] = None,
     drain_timeout: Annotated[
         float,
         typer.Option(
-            min=0,
-            callback=finite,
+            parser=number(0, YEAR_S),
             metavar="SECONDS",
             envvar="TASKMESH_DRAIN_TIMEOUT",
             help="When it is told to stop: end what still runs after so long; the hub runs it elsewhere.",
@@ -119,12 +122,14 @@ def worker(
     Prints one line when it has joined. A hub that is not there yet, or goes away, is waited for. Tasks find
     modules in the working directory and on this Python's path.
 
-    Ctrl-C or SIGTERM drains: what has not started goes back to the hub, what runs is finished, within
+    Ctrl-C, SIGTERM or SIGHUP drains: what has not started goes back to the hub, what runs is finished, within
     --drain-timeout. A second one stops at once, and what was running is started again elsewhere.
     """
     set_up(log_level)
     if name is not None and (not name.strip() or printable(name) != name):
         raise typer.BadParameter("a name needs letters that can be shown", param_hint="--name")
+    if name is not None and len(name) > MOST_NAME:
+        raise typer.BadParameter(f"a name has at most {MOST_NAME} characters", param_hint="--name")
     limits = RunnerLimits(
         size(memory_limit, "--memory-limit", LEAST_RUNNER),
         max_tasks_per_runner,
@@ -178,7 +183,7 @@ def _serve(setup: Setup) -> int:
         from .service import Stopper
 
         context, loop = new_context(), Loop()
-        slots, name = setup.workers or default_workers(), setup.name or host_name()
+        slots, name = setup.workers or min(default_workers(), MOST_RUNNERS), setup.name or host_name()
         config = DaemonConfig(address.control, slots, name, path, setup.limits, credentials)
         daemon = Daemon(config, context, loop, nursery)
     except BaseException:

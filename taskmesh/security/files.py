@@ -12,11 +12,12 @@ import os
 import secrets
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 LARGEST = 64 * 1024
 """No file that is read here has a reason to be longer, in bytes."""
+CHOOSE = "choose a directory of your own"
 
 
 class Unsafe(Exception):
@@ -59,8 +60,12 @@ def read_private(path: Path, what: str, harm: str, *, shared: bool = False, larg
     return data
 
 
-def check_owner(path: Path, status: os.stat_result, what: str, harm: str, *, shared: bool = False) -> None:
+def check_owner(
+    path: Path, status: os.stat_result, what: str, harm: str, *, shared: bool = False, ours: bool = True
+) -> None:
     """Refuse what belongs to another user, or what others can read or change; the parameters are `read_private`'s.
+
+    `ours`: whether it is surely what was meant. A system needs some of its directories as they are.
 
     Raises
     ------
@@ -70,11 +75,23 @@ def check_owner(path: Path, status: os.stat_result, what: str, harm: str, *, sha
     me, owner = os.geteuid(), status.st_uid
     directory = stat.S_ISDIR(status.st_mode)
     if owner != me and not (shared and 0 in (me, owner)):
-        raise Unsafe(f"this {what} belongs to another user (uid {owner}), who {harm}; chown it to yourself, or move it")
+        remedy = "chown it to yourself, or move it"
+        if directory:
+            remedy = f"run this as that user, or {CHOOSE}" if me == 0 else CHOOSE
+        raise Unsafe(f"this {what} belongs to another user (uid {owner}), who {harm}; {remedy}")
     others = 0o037 if shared and owner == 0 != me else 0o077
     if stat.S_IMODE(status.st_mode) & others:
         verb = "enter" if directory else "read" if stat.S_IMODE(status.st_mode) & 0o044 else "change"
-        raise Unsafe(f"others can {verb} this {what}, and {harm}; chmod {'700' if directory else '600'} {quoted(path)}")
+        remedy = f"chmod {'700' if directory else '600'} {quoted(path)}" if ours else CHOOSE
+        raise Unsafe(f"others can {verb} this {what}, and {harm}; {remedy}")
+
+
+def holds_only(directory: Path, own: Callable[[str], object]) -> bool:
+    """Whether nothing but files with names that are our `own` is in a directory, so that nobody else needs it."""
+    try:
+        return all(own(name) for name in os.listdir(directory))
+    except OSError:
+        return False
 
 
 def quoted(path: Path) -> str:

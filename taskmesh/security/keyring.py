@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -24,12 +25,13 @@ from ..core.access import NEVER, Grant, Role
 from ..errors import KeysError, TicketError
 from . import grants as register
 from . import keys, toml
-from .files import Unsafe, check_owner, make_private, quoted, read_private, reason, write_private_all
+from .files import Unsafe, check_owner, holds_only, make_private, quoted, read_private, reason, write_private_all
 from .grants import FORMAT, damaged, newer
 from .places import LOCK
 from .ticket import Ticket, iso, load_ticket, name_fault, ticket_text, write_ticket
 
-HUB_KEY, GRANTS = "hub.key", "grants.json"
+HUB_KEY, GRANTS, AUDIT = "hub.key", "grants.json", "audit.jsonl"
+OWN = re.compile(r"hub\.key|grants\.json|lock|.*\.ticket|audit\.jsonl.*|\..*\.new")
 HARM = "could let anybody in"
 LARGEST_REGISTER = 16 << 20  # bytes; some 80,000 tickets
 LOCK_TRIES, LOCK_AGAIN_S = 5, 0.02  # a command that looks whether a hub runs holds the lock for an instant
@@ -73,7 +75,7 @@ class Keyring:
         directory = directory.absolute()
         try:
             make_private(directory)
-            check_owner(directory, directory.stat(), "directory", HARM)
+            check_owner(directory, directory.stat(), "directory", HARM, ours=holds_only(directory, OWN.fullmatch))
         except (OSError, Unsafe) as error:
             raise KeysError(f"cannot keep keys in {directory}: {reason(error)}") from None
         keyring = cls(directory, _lock(directory))
@@ -184,7 +186,7 @@ class Keyring:
                 raise KeysError(
                     f"{ended}, and its name is not used twice; choose another"
                     if ended
-                    else f"there is a ticket {name!r}; choose another name, or revoke it: taskmesh ticket list"
+                    else f"there is a ticket {name!r}; choose another name"
                 )
             if grant.key == public_key:
                 raise KeysError(f"the ticket {grant.name!r} has this key; every ticket has its own")
@@ -250,6 +252,12 @@ class Keyring:
             self._make_pair(pair)
         if tickets.exists():
             self.grants = register.read(_read(tickets, LARGEST_REGISTER), tickets)
+        elif (self.directory / AUDIT).exists() and any(self.directory.glob("*.ticket")):
+            # no first start that was cut off: that leaves no tickets, or no audit log yet
+            raise KeysError(
+                f"{tickets} is missing, and says which tickets are good: put it back from a copy; or, to start anew, "
+                f"move {quoted(self.directory)} away: the hub makes new keys, and everybody needs a new ticket"
+            )
 
     def _make_pair(self, path: Path) -> None:
         public, secret = keys.new_pair()

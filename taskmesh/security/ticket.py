@@ -18,7 +18,7 @@ from ..core.access import NEVER, Role
 from ..errors import AddressError, TicketError
 from ..transport.endpoints import parse_address
 from . import keys, toml
-from .files import Unsafe, read_private, reason, write_private
+from .files import Unsafe, quoted, read_private, reason, write_private
 
 FORMAT = 1
 NAME_CHARACTERS = 60
@@ -81,14 +81,26 @@ def load_ticket(path: str | Path) -> Ticket:
     except FileNotFoundError:
         raise TicketError(f"{path}: there is no such ticket; the hub's owner makes one: {remedy()}") from None
     except Unsafe as error:
-        raise TicketError(f"{path}: {error}") from None
+        why = str(error) if _looks_like_one(path) else "this is no ticket"
+        raise TicketError(f"{path}: {why}") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         why = reason(error) if isinstance(error, OSError) else "no file can have this name"
         raise TicketError(f"{path}: the ticket cannot be read ({why})") from None
     try:
         return _ticket(toml.table(data))
     except ValueError as error:
-        raise TicketError(f"{path}: this is not a ticket that can be used: {error}; make another: {remedy()}") from None
+        raise TicketError(f"{path}: this is not a ticket that can be used: {error}; {_instead(path)}") from None
+
+
+def _looks_like_one(path: Path) -> bool:
+    """Whether a file that was refused was meant to be a ticket: then the remedy is one for this file."""
+    if not path.is_file():
+        return True  # and what is wrong with it has been said
+    try:
+        with open(path, "rb") as file:
+            return b"\nticket" in b"\n" + file.read(4096)
+    except OSError:
+        return True
 
 
 def write_ticket(path: str | Path, ticket: Ticket, *, replace: bool = True) -> None:
@@ -124,7 +136,17 @@ def write_ticket(path: str | Path, ticket: Ticket, *, replace: bool = True) -> N
         raise TicketError(f"{path}: the ticket cannot be written ({why})") from None
 
 
-def remedy(role: Role | None = None) -> str:
+def _instead(path: Path) -> str:
+    """What to do about a ticket that is damaged. One of the hub's own is not made again by the hub."""
+    if not (path.parent / "hub.key").exists():
+        return f"make another: {remedy()}"
+    stopped = "stop the hub, " if path.stem == Role.ADMIN else ""
+    where, file = quoted(path.parent), quoted(path)
+    role = path.stem if path.stem in {role.value for role in Role} else "ROLE"
+    return f"{stopped}remove it, and make another: {remedy(role)} --keys {where} --out {file}"
+
+
+def remedy(role: str | None = None) -> str:
     """The command that makes a ticket."""
     return f"taskmesh ticket create --role {role or 'ROLE'} --name NAME"
 

@@ -70,7 +70,7 @@ def parse_address(text: str, *, port_zero: bool = False) -> Address:
     text
         The address; without a port it means 5555.
     port_zero
-        Whether port 0 ("pick a free one") makes sense here.
+        Whether this is where to listen: port 0 ("pick a free one") and host * ("every address") make sense there.
 
     Raises
     ------
@@ -94,6 +94,14 @@ def parse_address(text: str, *, port_zero: bool = False) -> Address:
     host, port_text = _split(rest)
     if not host or any(c.isspace() or c in "/;,@[]" for c in host):
         raise AddressError(f"{text!r} is not an address: no host; {example}")
+    if ":" in host and not _is_ipv6(host):
+        raise AddressError(
+            f"{text!r} is not an address: {host!r} has too many colons, and is no IPv6 address; {example}"
+        )
+    if host == "*" and not port_zero:
+        raise AddressError(
+            f"{text!r} is every address of a hub's machine: name the one by which to reach it; {example}"
+        )
     if port_text and not (port_text.isascii() and port_text.isdecimal() and len(port_text) <= 5):
         raise AddressError(f"{text!r} is not an address: {port_text!r} is not a port; {example}")
     port = int(port_text) if port_text else DEFAULT_PORT
@@ -110,6 +118,14 @@ def _split(rest: str) -> tuple[str, str]:
         return rest, ""  # a bare IPv6 address
     host, _, port = rest.partition(":")
     return host, port
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_ports(text: str) -> tuple[int, int]:
@@ -156,5 +172,8 @@ def foreign(endpoint: str) -> str | None:
     if status.st_uid not in (os.geteuid(), 0):
         return f"the directory {directory} belongs to another user (uid {status.st_uid}), whose hub could be anything"
     if stat.S_IMODE(status.st_mode) & 0o022:
-        return f"others may write to {directory}, and so could answer there in place of the hub; chmod 700 it first"
+        return (
+            f"others may write to {directory}, and so could answer there in place of the hub: a hub has a directory of "
+            f"its own (mode 0700)"
+        )
     return None

@@ -421,3 +421,18 @@ def test_what_is_left_of_a_chunk_can_be_read_with_any_tool(tmp_path: Path) -> No
     ((text,),) = database.execute("SELECT remaining FROM chunk").fetchall()
     database.close()
     assert json.loads(text) == [[0, 1], [2, 4]]
+
+
+def test_the_page_on_the_store_names_the_schema_of_today() -> None:
+    page = " ".join((ROOT / "docs" / "store.md").read_text().split())
+    assert f"`user_version` the schema: {schema.SCHEMA}." in page
+    for (name,) in memory().execute("SELECT name FROM pragma_table_info('session')"):
+        assert name in page.partition("| `session` | ")[2].partition(" | ")[0]
+
+
+def memory() -> sqlite3.Connection:
+    """A database in memory with the tables of today."""
+    database = sqlite3.connect(":memory:")
+    for migration in schema.MIGRATIONS:
+        database.executescript(migration.read_text())
+    return database

@@ -207,6 +207,11 @@ def test_a_worker_joins_a_hub_that_was_started_again(fleet: Fleet) -> None:
         assert mesh.submit(abs, -3).result(10) == 3
 
 
+def test_a_log_level_may_be_in_capitals() -> None:
+    finished = taskmesh("hub", "--log-level", "INFO", "--listen", "http://x")
+    assert "unknown scheme 'http'" in one_line(finished)
+
+
 def test_options_come_from_the_environment(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKMESH_LISTEN", "tcp://localhost:0")
     hub = fleet.start("hub")
@@ -265,8 +270,12 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["hub", "--listen", "http://x"], "unknown scheme 'http'"),
         (["hub", "--listen", "tcp://127.0.0.1:seven"], "'seven' is not a port"),
         (["hub", "--listen", "tcp://127.0.0.1:65534"], "port 65534 is too high"),
-        (["hub", "--listen", "tcp://no-such-host.invalid:0"], "'no-such-host.invalid' is not known"),
         (["hub", "--lanes", "9-3"], "'9-3' is not a range of ports"),
+        (["hub", "--lanes", "5550-5556"], "--lanes 5550-5556 has ports of the hub itself in it (5555-5558)"),
+        (["hub", "--listen", "tcp://127.0.0.1:7000", "--lanes", "7003-7100"], "ports of the hub itself"),
+        (["hub", "--advertise", "tcp://0.0.0.0:5555"], "--advertise: tcp://0.0.0.0:5555 is every address"),
+        (["hub", "--advertise", "tcp://*:5555"], "name the one by which to reach it"),
+        (["hub", "--advertise", "ipc:///tmp/x"], "nobody needs a ticket"),
         (["hub", "--lisen", "x"], "--lisen"),
         (["hub", "--listen"], "requires an argument. Try: taskmesh hub --help"),
         (["hub", "--log-level", "loud"], "loud"),
@@ -275,14 +284,30 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["worker", NO_HUB, "-n", "0"], "--workers"),
         (["worker", NO_HUB, "--name", "two\nlines"], "--name"),
         (["status", "tcp://"], "no host"),
-        (["status", "--timeout", "nan"], "nan is not a finite number"),
-        (["status", "--watch", "inf"], "inf is not a finite number"),
-        (["events", "--timeout", "inf"], "inf is not a finite number"),
-        (["worker", NO_HUB, "--drain-timeout", "nan"], "nan is not a finite number"),
+        (["status", "127.0.0.1:5555:5556"], "too many colons"),
+        (["status", "tcp://*:5555"], "name the one by which to reach it"),
+        (["worker", "*"], "name the one by which to reach it"),
+        (["status", "--timeout", "nan"], "'--timeout'"),
+        (["status", "--timeout", "nan"], "nan is not a number from 0.1 to 86400"),
+        (["status", "--timeout", "five"], "five is not a number from 0.1 to 86400"),
+        (["status", "--timeout", "2147484"], "2147484 is not a number from 0.1 to 86400"),
+        (["status", "--watch", "inf"], "inf is not a number from 0 to 86400"),
+        (["status", "--watch", "99999999999"], "is not a number from 0 to 86400"),
+        (["events", "--timeout", "1e300"], "1e300 is not a number from 0.1 to 86400"),
+        (["worker", NO_HUB, "--drain-timeout", "nan"], "nan is not a number from 0 to 31622400"),
+        (["worker", NO_HUB, "-n", "513"], "513 is not a whole number from 1 to 512"),
+        (["worker", NO_HUB, "-n", "four"], "four is not a whole number from 1 to 512"),
+        (["worker", NO_HUB, "--name", "x" * 65], "at most 64 characters"),
         (["worker", NO_HUB, "--memory-limit", "1MB"], "1MB is too little: at least 32 MiB"),
+        (["worker", NO_HUB, "--memory-limit", "31M"], "31M is too little: at least 32 MiB"),
+        (["worker", NO_HUB, "--memory-limit", "0"], "'0' is not a size in memory: it has to be more than 0"),
         (["worker", NO_HUB, "--recycle-above", "1"], "1 is too little: at least 32 MiB"),
-        (["hub", "--session-grace", "inf"], "inf is not a finite number"),
-        (["ticket", "list", "--timeout", "inf"], "inf is not a finite number"),
+        (["hub", "--session-grace", "inf"], "inf is not a number from 0 to 31622400"),
+        (["hub", "--max-peers", "1.5"], "1.5 is not a whole number from 1 to 1000000000"),
+        (["hub", "--port", "7000"], "No such option: --port. An address has the port in it: --listen"),
+        (["version"], "Try: taskmesh --version"),
+        (["ticket", "list", "--timeout", "9999999999"], "is not a number from 0.1 to 86400"),
+        (["ticket", "revoke", "x", "--timeout", "9999999999"], "is not a number from 0.1 to 86400"),
         (["hub", "--listen", "tcp://127.0.0.1:0", "--insecure", "--keys", "somewhere"], "--keys is of no use"),
         (["hub", "--listen", "tcp://127.0.0.1:0", "--insecure", "--advertise", "hub.lan"], "--advertise is of no use"),
     ],
@@ -300,12 +325,34 @@ def test_a_ticket_and_insecure_do_not_go_together(verb: str) -> None:
     assert "do not go together" in one_line(finished)
 
 
-def test_a_port_in_use_is_one_clear_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+def test_a_name_that_is_not_known_yet_is_an_address_that_cannot_be_listened_on() -> None:
+    finished = taskmesh("hub", "--listen", "tcp://no-such-host.invalid:0")
+    assert finished.returncode == 5
+    assert "'no-such-host.invalid' is not known" in one_line(finished)
+
+
+@pytest.mark.parametrize(("ahead", "which"), [(0, "it is in use"), (2, "which it takes too, is in use")])
+def test_a_port_in_use_is_one_clear_line(ahead: int, which: str) -> None:
+    port = free_ports(4)
+    address = f"tcp://127.0.0.1:{port}"
+    with socket.create_server(("127.0.0.1", port + ahead)):
         finished = taskmesh("hub", "--listen", address)
     assert finished.returncode == 5
-    assert f"cannot listen on {address}: it is in use" in one_line(finished)
+    assert f"cannot listen on {address}: " in one_line(finished)
+    assert f"{which}, probably by another hub: stop that one" in one_line(finished)
+
+
+def test_a_second_hub_on_the_port_of_another_says_that_and_not_that_keys_are_in_use(fleet: Fleet) -> None:
+    address = f"tcp://127.0.0.1:{free_ports(4)}"
+    fleet.hub(listen=address)
+    finished = taskmesh("hub", "--listen", address)
+    assert finished.returncode == 5
+    assert f"cannot listen on {address}: it is in use, probably by another hub: stop that one" in one_line(finished)
+
+
+def test_a_hub_on_every_address_says_what_its_tickets_say(fleet: Fleet) -> None:
+    hub, _ = fleet.hub("--advertise", "tcp://hub.lan:7000", listen="tcp://0.0.0.0:0")
+    assert "(every address of this machine; its tickets say tcp://hub.lan:7000; " in hub.output
 
 
 def test_an_address_of_another_machine_is_one_clear_line_behind_the_warning() -> None:
@@ -330,7 +377,11 @@ def test_an_ipc_directory_that_others_may_enter_is_refused(tmp_path: Path) -> No
     tmp_path.chmod(0o755)
     finished = taskmesh("hub", "--listen", f"ipc://{tmp_path}")
     assert finished.returncode == 5
-    assert "others may enter it" in one_line(finished)
+    assert one_line(finished).endswith("others may enter it, and could run tasks; chmod 700 it first")
+    (tmp_path / "of somebody").touch()
+    finished = taskmesh("hub", "--listen", f"ipc://{tmp_path}")
+    assert finished.returncode == 5
+    assert one_line(finished).endswith("choose a directory of your own")
 
 
 def test_a_worker_without_a_ticket_for_that_hub_is_told_how_to_get_one() -> None:
@@ -374,7 +425,7 @@ def test_a_worker_of_another_release_is_refused_in_one_clear_line(fleet: Fleet) 
 # ---- stopping ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_worker_that_is_told_to_stop_finishes_what_runs(
     fleet: Fleet, meshes: Callable[[str], Mesh], number: signal.Signals
 ) -> None:
@@ -437,7 +488,39 @@ def test_a_worker_that_is_killed_leaves_no_process_behind(fleet: Fleet, meshes: 
     held.let_go()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_that_is_closed_lets_the_worker_finish_what_runs(
+    fleet: Fleet, meshes: Callable[[str], Mesh]
+) -> None:
+    _, address = fleet.hub()
+    worker = fleet.worker(address, "-n", "1")
+    held = Held(meshes(address), fleet.directory)
+    held.wait_started()
+    os.killpg(worker.process.pid, signal.SIGHUP)  # every process in the foreground has it
+    worker.says("draining: finishing what runs on 1 runner")
+    held.let_go()
+    assert held.future.result(10) == "was let go"
+    assert worker.ends() == 0
+    assert len(held.starts()) == 1
+
+
+def test_a_worker_survives_its_terminal_below_nohup(fleet: Fleet) -> None:
+    _, address = fleet.hub()
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        f"os.execv(sys.executable, [sys.executable, '-m', 'taskmesh', 'worker', {address!r}, '-n', '1'])"
+    )
+    worker = Started(["-c", code], fleet.directory)
+    try:
+        worker.says("has joined")
+        worker.signal(signal.SIGHUP)
+        worker.signal(signal.SIGTERM)
+        assert worker.ends() == 0
+        assert worker.output.count("draining") == 1
+    finally:
+        worker.end_now()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_hub_that_is_told_to_stop_finishes_what_was_submitted(fleet: Fleet, number: signal.Signals) -> None:
     hub, address = fleet.hub()
     fleet.worker(address, "-n", "1")
@@ -500,8 +583,9 @@ def test_what_nobody_uses_stops_at_once(fleet: Fleet) -> None:
 # ---- help --------------------------------------------------------------------------------------------------
 
 
-def test_the_version_is_printed() -> None:
-    finished = taskmesh("--version")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_printed(option: str) -> None:
+    finished = taskmesh(option)
     assert (finished.returncode, finished.stderr) == (0, "")
     assert finished.stdout.startswith(f"taskmesh {__version__} ")
 
@@ -523,6 +607,14 @@ def test_help_shows_examples_and_a_variable_for_every_option(verb: str) -> None:
     documented = (ROOT / "docs" / "cli.md").read_text()
     for name in re.findall(r"TASKMESH_[A-Z_]+", finished.stdout):
         assert name in documented
+
+
+def test_help_and_the_page_on_the_command_line_have_the_same_exit_codes() -> None:
+    shown = " ".join(taskmesh("--help").stdout.split()).partition("Exit codes: ")[2]
+    page = (ROOT / "docs" / "cli.md").read_text().partition("## Exit codes")[2]
+    codes = [code for cell in re.findall(r"^\| ([\d, ]+) \|", page, re.M) for code in cell.split(", ")]
+    assert codes == ["0", "1", "2", "3", "4", "5", "6", "7", "130", "143", "129", "141"]
+    assert [code for code in re.findall(r"\b\d+\b", shown) if code in codes] == codes
 
 
 # ---- systemd -----------------------------------------------------------------------------------------------

@@ -243,6 +243,7 @@ def test_events_go_on_when_a_hub_is_back(lasting: Guarded, tmp_path: Path) -> No
         until(hears, "it prints who joins")
         lasting.fleet.kill_hub()
         command.says("cut off from the hub; trying again")
+        assert "taskmesh: " not in command.output  # that begins an error
         before = len(lines(command))
         until(hears, "it does again", 30)
     finally:

@@ -20,7 +20,7 @@ from taskmesh.security.keyring import Keyring
 from taskmesh.security.ticket import read_ticket
 from taskmesh.transport.endpoints import parse_address
 
-from .processes import Fleet, until
+from .processes import Fleet, Started, until
 from .test_cli import one_line, taskmesh
 
 ADDRESS = "tcp://127.0.0.1:5555"
@@ -308,6 +308,7 @@ def test_root_asks_the_hub_of_another_user_and_never_touches_its_files(keys: Pat
         finished = taskmesh("ticket", "create", "--role", "client", "--name", "x", *options, "--timeout", "0.3")
         assert finished.returncode == 3
         assert "no hub answered at tcp://127.0.0.1:1" in one_line(finished)
+        assert ("If it is stopped, run this as the user" in finished.stderr) == (options[0] == "--keys")
     assert {path.stat().st_uid for path in (keys, *keys.iterdir())} == {12_345}
     assert os.listdir() == []
 
@@ -326,6 +327,14 @@ def test_root_asks_the_hub_of_another_user_and_never_touches_its_files(keys: Pat
         (["create", "--role", "client", "--name", "x" * 61], "longer than 60 characters"),
         (["create", "--role", "client", "--name", "x", "--expires", "soon"], "--expires: 'soon' is no time"),
         (["create", "--role", "client", "--name", "x", "--address", "redis://x"], "unknown scheme 'redis'"),
+        (["create", "--role", "client", "--name", "x", "--address", "*"], "name the one by which to reach it"),
+        (
+            ["create", "--role", "client", "--name", "x", "--address", "0.0.0.0"],
+            "0.0.0.0 is every address of the hub's machine",
+        ),
+        (["create", "--role", "client", "--name", "x", "--address", "[::]:5555"], "name the one by which"),
+        (["create", "--role", "client", "--name", "x", "--address", "ipc:///tmp/x"], "where nobody needs a ticket"),
+        (["create", "--role", "client", "--name", "-x"], "--name: the name of a ticket begins with"),
         (["revoke"], "Missing argument 'NAME'"),
         (["lst"], "No such command 'lst'"),
         (["list", "--hub", "ipc:///tmp/x"], "has no tickets: whoever may enter its directory may join"),
@@ -344,7 +353,11 @@ def test_a_mistake_in_the_command_is_one_clear_line(keys: Path, arguments: list[
 def test_where_no_hub_was_ever_started(home: Path, tmp_path: Path) -> None:
     finished = taskmesh("ticket", "list")
     assert finished.returncode == 7
-    assert "there is no admin ticket for any hub on this machine" in one_line(finished)
+    assert "no hub was started here yet: taskmesh hub (or say where" in one_line(finished)
+    finished = taskmesh("ticket", "create", "--role", "admin", "--name", "me", "--hub", "localhost:7000")
+    assert finished.returncode == 7
+    assert "no hub was started here yet: taskmesh hub --listen tcp://localhost:7000" in one_line(finished)
+    assert "no hub was started here yet" in one_line(taskmesh("ticket", "revoke", "me"))
     finished = taskmesh("ticket", "list", "--keys", str(tmp_path / "none"))
     assert finished.returncode == 7
     assert "none is no keys directory of a hub: there is no hub.key in it" in one_line(finished)
@@ -368,6 +381,76 @@ def test_keys_that_others_can_read_are_refused_with_the_remedy(keys: Path) -> No
     assert one_line(finished).endswith(
         f"others can read this file, and could let anybody in; chmod 600 {keys / 'hub.key'}"
     )
+
+
+def test_a_damaged_ticket_of_the_hub_has_a_remedy_that_works(keys: Path) -> None:
+    """Which is to do what the message says."""
+    for role in ("worker", "admin"):
+        path = keys / f"{role}.ticket"
+        path.write_text(path.read_text().replace("public_key", "pubic_key"))
+        options = ["--ticket", str(path)] if role == "admin" else []
+        finished = taskmesh("ticket", "list", *options) if role == "admin" else taskmesh("worker", ADDRESS)
+        assert finished.returncode == 7
+        says = one_line(finished)
+        assert f"{path}: this is not a ticket that can be used: public_key is missing; " in says
+        assert ("stop the hub, remove it" in says) == (role == "admin")
+        path.unlink()
+        command = says.partition("taskmesh ticket ")[2].replace("NAME", f"{role}-2").split()
+        assert taskmesh("ticket", *command).returncode == 0
+        assert read_ticket(path).name == f"{role}-2"
+    assert [entry["name"] for entry in listed()] == ["admin", "client", "worker", "worker-2", "admin-2"]
+
+
+@pytest.mark.parametrize("verb", ["status", "worker"])
+def test_a_file_that_is_no_ticket_gets_no_advice_for_one(home: Path, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (tmp_path / "passwd").chmod(0o644)
+    finished = taskmesh(verb, "--ticket", str(tmp_path / "passwd"))
+    assert finished.returncode == 7
+    assert one_line(finished).endswith("passwd: this is no ticket")
+
+
+def test_a_directory_of_others_is_no_place_for_keys(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o755)
+    (tmp_path / "theirs" / "something").touch()
+    finished = taskmesh("hub", "--listen", "tcp://127.0.0.1:0", TASKMESH_KEYS=str(tmp_path / "theirs"))
+    assert finished.returncode == 7
+    assert one_line(finished).endswith("could let anybody in; choose a directory of your own")
+
+
+def test_a_register_that_is_gone_is_not_replaced_in_silence(home: Path, fleet: Fleet, tmp_path: Path) -> None:
+    where = tmp_path / "kept"
+    again = ("hub", "--listen", "tcp://127.0.0.1:0", "--keys", str(where))
+    first = Started(["-m", "taskmesh", *again], tmp_path)
+    try:
+        first.says("ready at")
+    finally:
+        first.signal(signal.SIGTERM)
+        first.ends()
+    (where / "grants.json").unlink()
+    finished = taskmesh(*again)
+    assert finished.returncode == 7
+    assert f"{where / 'grants.json'} is missing, and says which tickets are good" in one_line(finished)
+    assert not (where / "grants.json").exists()
+
+
+def test_a_hub_that_runs_without_its_admin_ticket(home: Path, fleet: Fleet) -> None:
+    [keys] = home.glob("free-*")
+    (keys / "admin.ticket").unlink()
+    finished = taskmesh("ticket", "list", "--keys", str(keys))
+    assert finished.returncode == 7
+    assert "there is no admin.ticket in" in one_line(finished)
+    assert one_line(finished).endswith("stop the hub: who may change its files needs no ticket")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_root_is_told_to_be_the_user_of_the_hub(keys: Path) -> None:
+    (keys / "admin.ticket").unlink()
+    for path in (keys, *keys.iterdir()):
+        os.chown(path, 12_345, -1)
+    finished = taskmesh("ticket", "create", "--role", "admin", "--name", "me", "--keys", str(keys))
+    assert finished.returncode == 7
+    assert "stop the hub, and run this as the user to whom its files belong (uid 12345)" in one_line(finished)
 
 
 def test_a_hub_that_does_not_answer(keys: Path, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def main(fd: int, parent: int, host: str) -> None:
     """Entry point of the nursery's process; `fd` is its end of the socketpair with the daemon."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # both come from a terminal, and are the daemon's business
     gc.freeze()  # the pages of what is loaded now stay shared between the runners
     with contextlib.suppress(ConnectionError, BrokenPipeError):
         Nursery(socket.socket(fileno=fd), host).run()

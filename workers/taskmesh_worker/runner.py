@@ -383,6 +383,7 @@ def main(sock: socket.socket, cells_fd: int, host: str) -> None:
     """Become a runner. Called in a fresh fork of the nursery; the caller ends the process afterwards."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     main_module = types.ModuleType("__main__")  # tasks must not find the nursery's names
     sys.modules["__main__"] = main_module
