@@ -126,11 +126,18 @@ class Client:
                 if final:
                     raise RegistrationRefused(f"no connection with the hub at {self.control}: {trouble}")
             if monotonic() >= deadline:
-                raise HubUnreachable(
+                raise self._postponed(f"within {timeout:g} s") or HubUnreachable(
                     f"no hub answered at {self.control} within {timeout:g} s" + (f": {trouble}" if trouble else "")
                 )
         if self.error is not None:
             raise self.error
+
+    def _postponed(self, how_long: str) -> RegistrationRefused | None:
+        """Set if it has not joined because its hub, which is there, takes nobody in."""
+        why = self.membership.postponed
+        if why is None:
+            return None
+        return RegistrationRefused(f"the hub at {self.control} did not take this client in {how_long}: {why}")
 
     def now(self) -> float:
         """The time of the loop, in monotonic seconds."""
@@ -300,7 +307,14 @@ class Client:
         if self._lost_since is None:
             self._lost_since = self._loop.now()
             if self._welcomed.is_set() and self._reviver is None:
-                log.warning("no answer from the hub at %s; trying again", self.control)
+                self._say_that_it_is_lost()
+
+    def _say_that_it_is_lost(self) -> None:
+        postponed = self.membership.postponed
+        if postponed is not None:
+            log.warning("the hub at %s takes no client in now: %s; asking again", self.control, postponed)
+        else:
+            log.warning("no answer from the hub at %s; trying again", self.control)
 
     def on_message(self, message: m.LinkMessage) -> None:
         """Outcomes, refusals, or goodbye."""
@@ -363,7 +377,8 @@ class Client:
         ):
             why = f"no answer from the hub at {self.control} for {self._lost_after:g} s: given up"
             trouble = self.membership.trouble
-            self._fail(HubUnreachable(f"{why} ({trouble})" if trouble else why))
+            postponed = self._postponed(f"for {self._lost_after:g} s: given up")
+            self._fail(postponed or HubUnreachable(f"{why} ({trouble})" if trouble else why))
 
     def next_deadline(self) -> float:
         """When `on_time` is due if nothing arrives."""

@@ -180,14 +180,16 @@ class Hub:
         """Take in a daemon that shares this process: it needs no lane, no link and no heartbeats."""
         now = self._loop.now()
         self._touched = True
+        reply: m.Registered | m.Refused = m.Refused("a stale registration")
         for action in self.scheduler.handle(e.Joined(register, local=True), now):
             if isinstance(action, a.Refuse):
-                return m.Refused(action.why)
-            if isinstance(action, a.Admit):
+                reply = m.Refused(action.why)
+            elif isinstance(action, a.Admit):
                 self._local[register.instance] = member
-                return m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__, LARGEST)
-            self.perform(action, now)
-        return m.Refused("a stale registration")
+                reply = m.Registered(self.incarnation, action.epoch, action.resume, 0, "", "", __version__, LARGEST)
+            else:
+                self.perform(action, now)
+        return reply
 
     def receive_local(self, instance: int, message: m.LinkMessage) -> None:
         """A message from a daemon that shares this process."""

@@ -7,7 +7,6 @@ the door and by how many files are left; here it gets its lane, and its answer.
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING
 
 import zmq
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from .lanes import Lane
     from .transport.curve import Arrival
     from .transport.loop import Loop
-
-log = logging.getLogger("taskmesh.hub")
 
 REQUESTS_PER_ROUND = 512
 STATUS_S = 0.1
@@ -148,15 +145,19 @@ class Reception:
             return self._refuse(a.Refuse(why), request, holder, arrival)
         if lane is None and (why := self._room.lacks(now)) is not None:
             return m.Refused(why, again=True)
+        reply: m.ControlMessage = m.Refused("a stale registration")
         for action in hub.scheduler.handle(e.Joined(request, False, holder), now):
             if isinstance(action, a.Refuse):
-                return self._refuse(action, request, holder, arrival)
-            if isinstance(action, a.Again) and lane is not None:
-                return lane.welcome
-            if isinstance(action, a.Admit):
-                return self._admit(action, request, holder, arrival, now)
-            hub.perform(action, now)
-        return m.Refused("a stale registration")
+                reply = self._refuse(action, request, holder, arrival)
+            elif isinstance(action, a.Again):
+                reply = lane.welcome if lane is not None else reply
+            elif isinstance(action, a.Admit):
+                reply = self._admit(action, request, holder, arrival, now)
+                if isinstance(reply, m.Refused):
+                    break  # there is no lane: what follows is a note that it has joined
+            else:
+                hub.perform(action, now)
+        return reply
 
     def _refuse(self, refusal: a.Refuse, request: m.Register, holder: Grant, arrival: Arrival) -> m.ControlMessage:
         who = f"{request.role} {request.name} on {request.host}"
@@ -187,17 +188,13 @@ class Reception:
             lane = hub.lanes.open(hub.address, admit.instance, stream, welcome)
         except AddressError as error:
             hub.door.leave(admit.epoch)
-            return self._without_lane(admit, error, now)
+            hub.act(e.NoLane(admit.instance, admit.known), now)
+            return self._refuse(a.Refuse(str(error), again=True), request, holder, arrival)  # a port may become free
         hub.door.note_registration(request, admit.epoch, holder.name, arrival.address)
         if known is not None and admit.resume:
             self._carry_over(known, lane, now)
         hub.dirty.add(lane)
         return lane.welcome
-
-    def _without_lane(self, admit: a.Admit, error: AddressError, now: float) -> m.Refused:
-        log.error("%s", error)
-        self._hub.act(e.NoLane(admit.instance), now)
-        return m.Refused(str(error), again=True)  # whoever has the ports or files may let go of them
 
     def _carry_over(self, known: Lane, lane: Lane, now: float) -> None:
         """A stream goes on by a new lane."""

@@ -270,16 +270,26 @@ class Watcher:
         elif self._daemon.membership.trouble not in (None, self._trouble):
             self._explain(self._daemon.membership.trouble)
         elif now >= self._deadline and not self._daemon.plan.draining:
-            from ..transport.diagnosis import diagnose
+            self._give_up()
 
-            why = diagnose(self._address)
-            self._fail(ExitCode.UNREACHABLE, f"no hub answered within {self._timeout:g} s: {why}")
+    def _give_up(self) -> None:
+        """It has not joined in time."""
+        from ..transport.diagnosis import diagnose
+
+        within, why = f"within {self._timeout:g} s", self._daemon.membership.postponed
+        if why is not None:
+            self._fail(ExitCode.REFUSED, f"the hub at {self._address} did not take this worker in {within}: {why}")
+        else:
+            self._fail(ExitCode.UNREACHABLE, f"no hub answered {within}: {diagnose(self._address)}")
 
     def _explain(self, trouble: str | None) -> None:
         """No connection comes about. Before it has joined, what a hub says itself is final."""
         from ..transport.handshake import explained
 
         self._trouble = trouble
+        if trouble == self._daemon.membership.postponed:
+            self._log.warning("the hub at %s takes no worker in now: %s; asking again", self._address, trouble)
+            return
         why, final = explained(trouble or "", self._address, self._has_ticket)
         if final and not self._joined:
             self._fail(ExitCode.REFUSED, f"no connection with the hub at {self._address}: {why}")

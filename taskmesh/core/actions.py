@@ -24,13 +24,15 @@ class Persist(NamedTuple):
 class Admit(NamedTuple):
     """Open a lane for this registration and welcome the peer; `resume`: its link goes on.
 
-    What a `Joined` is answered by, as `Refuse` and `Again` are: it comes after all other actions.
+    What a `Joined` is answered by, as `Refuse` and `Again` are. It comes after all other actions, but for the `Note` of
+    it, which holds only if there is a lane. `known`: the hub has something of this instance, which outlives a `NoLane`.
     """
 
     instance: int
     epoch: int
     role: str
     resume: bool
+    known: bool
 
 
 class Again(NamedTuple):

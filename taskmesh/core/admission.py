@@ -49,15 +49,16 @@ def on_joined(scheduler: Scheduler, event: Joined, now: float) -> None:
     if welcome is None:
         scheduler.do(Again(request.instance))
         return
-    peer, resume = welcome
-    resume = resume and request.epoch != 0
+    peer, registered = welcome
+    resume = registered and request.epoch != 0
+    known = registered or peer.instance in scheduler.sessions
     if peer.role == "daemon":
         _welcome_daemon(scheduler, peer, request, resume, event.local)
     else:
         _welcome_client(scheduler, peer, resume)
     word = "again" if resume else _slots(peer.slots) if peer.role == "daemon" else ""
+    scheduler.do(Admit(peer.instance, peer.epoch, peer.role, resume, known))
     scheduler.do(Note(logging.INFO, f"{peer.role} {peer.name} on {peer.host} joined {word}".rstrip()))
-    scheduler.do(Admit(peer.instance, peer.epoch, peer.role, resume))
 
 
 def _slots(slots: int) -> str:
@@ -132,7 +133,10 @@ def _postponement(scheduler: Scheduler, event: Joined, now: float) -> Refuse | N
     """Why this peer is not let in now."""
     quotas, peers = scheduler.quotas, scheduler.roster.peers
     if event.request.instance not in peers and len(peers) >= quotas.peers:
-        return Refuse(f"the hub has {len(peers):,} peers, and takes no more (--max-peers)", again=True)
+        return Refuse(
+            f"the hub has {len(peers):,} peer{'s' if len(peers) != 1 else ''}, and takes no more (--max-peers)",
+            again=True,
+        )
     bucket = scheduler.registrations.setdefault(event.holder.name, Bucket(quotas.registrations_per_s, now))
     if not bucket.take(now):
         return Refuse(

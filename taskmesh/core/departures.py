@@ -28,8 +28,8 @@ def on_lane_down(scheduler: Scheduler, event: LaneDown, now: float) -> None:
 
 
 def on_no_lane(scheduler: Scheduler, event: NoLane, now: float) -> None:
-    """A peer was let in, and then there was no lane for it: it has to come again."""
-    remove_peer(scheduler, scheduler.roster.peers[event.instance], dead=True, now=now)
+    """A peer was let in, and then there was no lane for it: it has to come again. Of a new one nothing is kept."""
+    remove_peer(scheduler, scheduler.roster.peers[event.instance], dead=True, now=now, keep=event.known)
 
 
 def bury(scheduler: Scheduler, peer: Peer, now: float) -> None:
@@ -41,11 +41,11 @@ def bury(scheduler: Scheduler, peer: Peer, now: float) -> None:
     remove_peer(scheduler, peer, dead=True, now=now)
 
 
-def remove_peer(scheduler: Scheduler, peer: Peer, dead: bool, now: float) -> None:
-    """A peer is not here any more. The session of a `dead` client is kept for the grace period."""
+def remove_peer(scheduler: Scheduler, peer: Peer, dead: bool, now: float, keep: bool = True) -> None:
+    """A peer is not here any more. The session of a `dead` client is kept for the grace period, if it is to `keep`."""
     if peer.role == "daemon":
         lose_daemon(scheduler, peer.instance)
-    elif dead and scheduler.grace_s > 0:
+    elif dead and keep and scheduler.grace_s > 0:
         scheduler.sessions[peer.instance].gone_at = now
         scheduler.gone[peer.instance] = now + scheduler.grace_s
     else:

@@ -34,9 +34,13 @@ class LaneDown(NamedTuple):
 
 
 class NoLane(NamedTuple):
-    """No lane could be opened for an instance that was just admitted: it has not joined after all."""
+    """No lane could be opened for an instance that was just admitted: it has not joined after all.
+
+    `known`: as the `Admit` said.
+    """
 
     instance: int
+    known: bool
 
 
 class Revoked(NamedTuple):

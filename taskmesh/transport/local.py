@@ -37,6 +37,7 @@ class LocalMembership:
         self._inbox: deque[m.LinkMessage] = deque()
         self.registered = False
         self.trouble: str | None = None  # nothing is between
+        self.postponed: str | None = None
         self.touched = True
 
     def deliver(self, message: m.LinkMessage) -> None:

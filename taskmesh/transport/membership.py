@@ -118,6 +118,7 @@ class Membership:
         self._answered_at = loop.now()
         self._full_until = 0.0
         self.trouble: str | None = None  # why it has not joined yet, as far as is known
+        self._postponement = (-NEVER, "")  # when the hub said last that it is to be asked again, and why
         self._new_key()
         self._open_control()
 
@@ -250,7 +251,7 @@ class Membership:
             self._refuse(refusal.why)
             return
         self._waiting = True  # asked again when the patience for an answer has run out,
-        self.trouble = refusal.why
+        self.trouble, self._postponement = refusal.why, (self._loop.now(), refusal.why)
         self._close_control()  # and over a new connection: a hub without room has none for those that wait
 
     def _on_heartbeat_reply(self, reply: m.HeartbeatReply, now: float) -> None:
@@ -303,6 +304,12 @@ class Membership:
             self._open_control()
         if self._silence is not None:
             self._silence.registered(again, resume, self.stream.link.last)
+
+    @property
+    def postponed(self) -> str | None:
+        """Why the hub, which answers, takes nobody in for now; None: it has not said so lately."""
+        at, why = self._postponement
+        return why if self._loop.now() - at <= SILENCE_S and not self.registered else None
 
     # ---- lane and outbox ------------------------------------------------------------------------------------
 

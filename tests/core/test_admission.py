@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from taskmesh.core import actions as a
 from taskmesh.core import events as e
 from taskmesh.core import messages as m
+from taskmesh.core import records as r
 from taskmesh.core.access import LOCAL, Grant, Role
 from taskmesh.core.roster import DEAD_AFTER_S
 from taskmesh.core.sessions import SESSION_GRACE_S
@@ -172,3 +175,37 @@ def test_a_session_belongs_to_the_ticket_that_its_client_came_with_last(at_work:
     assert world.scheduler.sessions[CLIENT].ticket == "admin"
     assert a.Dismiss(CLIENT, False, put_out=True) in ends(world, "admin")
     assert world.scheduler.sessions == {}
+
+
+# ---- without a lane ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["client", "daemon"])
+def test_nothing_is_kept_of_a_new_peer_that_gets_no_lane(role: str) -> None:
+    world = World(durable=True)
+    admit = joins(world, role, CLIENT)
+    assert isinstance(admit, a.Admit)
+    world.happens(e.NoLane(CLIENT, admit.known))
+    scheduler = world.scheduler
+    assert not (scheduler.sessions or scheduler.daemons or scheduler.roster.peers or scheduler.gone)
+    dropped = a.Persist(r.DropSession(CLIENT)) in world.actions
+    assert dropped == (role == "client"), "the store forgets a session, too"
+
+
+def test_a_client_that_was_here_keeps_its_session_when_it_gets_no_lane(at_work: World) -> None:
+    world = at_work
+    for away in (False, True):
+        if away:
+            assert CLIENT not in world.scheduler.roster.peers
+        admit = joins(world, "client", CLIENT, attempt=2)
+        assert isinstance(admit, a.Admit)
+        world.happens(e.NoLane(CLIENT, admit.known))
+        assert CLIENT in world.scheduler.sessions
+        assert CLIENT in world.scheduler.gone
+
+
+def test_that_a_peer_has_joined_is_said_after_it_was_let_in() -> None:
+    scheduler = World().scheduler
+    *_, admit, note = scheduler.handle(e.Joined(register("daemon", DAEMON), False, FARM), 100.0)
+    assert isinstance(admit, a.Admit)
+    assert note == a.Note(logging.INFO, "daemon daemon21 on host joined with 1 slot")

@@ -239,7 +239,7 @@ def test_a_daemon_that_registers_again_in_time_keeps_its_work(world: World) -> N
     world.happens(e.LaneDown(DAEMON, 2))
     world.now += LANE_GRACE_S / 2
     world.happens(e.Joined(register("daemon", DAEMON, attempt=2, epoch=2)))
-    world.expect(a.Admit(DAEMON, 3, "daemon", resume=True))
+    world.expect(a.Admit(DAEMON, 3, "daemon", resume=True, known=True))
     world.tick(LANE_GRACE_S)
     world.nothing_else()
     outcome = world.outcome(dispatch, 0, 1)
@@ -250,7 +250,7 @@ def test_a_daemon_that_registers_again_in_time_keeps_its_work(world: World) -> N
 def test_a_daemon_that_comes_back_without_a_memory_starts_anew(world: World) -> None:
     leased(world, 1)
     world.happens(e.Joined(register("daemon", DAEMON, attempt=2)._replace(incarnation=0)))
-    world.expect(a.Admit(DAEMON, 3, "daemon", resume=False))
+    world.expect(a.Admit(DAEMON, 3, "daemon", resume=False, known=True))
     world.heard(DAEMON)
     world.tick()
     assert world.expect_dispatch(0, 1).attempt == 2
@@ -421,7 +421,7 @@ def test_a_draining_hub_takes_nobody_new_but_lets_those_come_back_that_it_knows(
     world.happens(e.Joined(register("client", 99)))
     world.expect(a.Refuse("the hub is shutting down"))
     world.happens(e.Joined(register("client", CLIENT, attempt=2, epoch=1)))
-    world.expect(a.Admit(CLIENT, 3, "client", resume=True))
+    world.expect(a.Admit(CLIENT, 3, "client", resume=True, known=True))
 
 
 # ---- strangers ------------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ class Daemon:
     def on_lost(self) -> None:
         """The hub is silent: say so once, and go on trying."""
         now = self._loop.now()
-        if self.farewell.on_lost(now):
+        if self.farewell.on_lost(now) and self.membership.postponed is None:  # or whoever runs us has said why
             log.warning("no answer from the hub at %s; trying again until it comes", self._config.control)
         unsettled = self.plan.ledger.outcomes
         if self.farewell.leave_without_hub(now) and unsettled:
