@@ -91,7 +91,7 @@ def whole(least: int, most: int) -> Callable[[str | int], int]:
     def read(given: str | int) -> int:
         text = str(given).strip()
         if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not least <= int(text) <= most:
-            raise typer.BadParameter(f"{given} is not a whole number from {least} to {most}")
+            raise typer.BadParameter(f"{given} is not a whole number from {least:,} to {most:,}")
         return int(text)
 
     return read
