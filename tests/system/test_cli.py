@@ -303,7 +303,7 @@ def test_status_of_something_else_says_so_and_fails() -> None:
         (["worker", NO_HUB, "--memory-limit", "0"], "'0' is not a size in memory: it has to be more than 0"),
         (["worker", NO_HUB, "--recycle-above", "1"], "1 is too little: at least 32 MiB"),
         (["hub", "--session-grace", "inf"], "inf is not a number from 0 to 31622400"),
-        (["hub", "--max-peers", "1.5"], "1.5 is not a whole number from 1 to 1000000000"),
+        (["hub", "--max-peers", "1.5"], "1.5 is not a whole number from 1 to 1,000,000,000"),
         (["hub", "--port", "7000"], "No such option: --port. An address has the port in it: --listen"),
         (["version"], "Try: taskmesh --version"),
         (["ticket", "list", "--timeout", "9999999999"], "is not a number from 0.1 to 86400"),
