@@ -27,7 +27,7 @@ def unwrap(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any,
     while True:
         if isinstance(fn, functools.partial) and type(fn) is functools.partial:
             args, kwargs, fn = (*fn.args, *args), {**fn.keywords, **kwargs}, fn.func
-        elif isinstance(fn, types.MethodType) and isinstance(fn.__func__, types.FunctionType):
+        elif isinstance(fn, types.MethodType) and isinstance(fn.__func__, types.FunctionType | Task):
             args, fn = (fn.__self__, *args), fn.__func__
         elif isinstance(fn, BoundTask):
             args, fn = (fn.__self__, *args), fn.task

@@ -225,6 +225,8 @@ class Client:
 
         Waits up to a second for the hub's word, but not in a callback or an event loop.
         """
+        if self._abandoned:
+            return
         self.refuse_reentry()
         pending: dict[tuple[int, int], Future[Any]] = {}
         wanted: dict[tuple[int, int], Ranges] = {}
@@ -255,8 +257,9 @@ class Client:
 
     def drop(self, owner: MapOwner) -> None:
         """Cancel what has not started of a map. May be called at any time and from anywhere, as finalizers are."""
-        self.submitter.dropped.append(owner)
-        self.wake()
+        if self.error is None:
+            self.submitter.dropped.append(owner)
+            self.wake()
 
     def cancel_all(self) -> None:
         """Cancel everything that has not started; does not wait."""
@@ -276,10 +279,13 @@ class Client:
             log.exception("the receive thread failed")
             self._fail(TaskmeshError(f"a bug in taskmesh: its receive thread failed: {error!r}"))
         finally:
-            self.membership.close(linger_ms=200)
-            self._context.destroy(linger=200)
-            self._loop.close()
-            self._waker.close()
+            self._release()
+
+    def _release(self) -> None:
+        self.membership.close(linger_ms=200)
+        self._context.destroy(linger=200)
+        self._loop.close()
+        self._waker.close()
 
     def on_welcome(self, welcome: m.Registered) -> None:
         """Joined. To a hub that does not know us, everything unsettled is offered again.
@@ -398,6 +404,8 @@ class Client:
                 return
             self.error = error
             self.submitter.open = False
+            self.submitter.dropped.clear()
+            self.submitter.retired.clear()
             waiting, owners = self.session.give_up()
         for owner in owners:
             owner.fail(error)
@@ -436,6 +444,9 @@ class Client:
         self._fail(MeshClosed("the mesh was shut down before this task ended"))
         self.submitter.relax(NEVER)
         self._loop.stopping = True
+        if self._thread.ident is None:  # it was never started
+            self._release()
+            return
         self.wake()
         if not self.in_receive_thread() and self._thread.is_alive():
             self._thread.join(2.0)

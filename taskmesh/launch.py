@@ -97,14 +97,16 @@ class PrivateHub:
             "parent": os.getpid(), "sys_path": [p or os.getcwd() for p in sys.path if isinstance(p, str)],
         }  # fmt: skip
         code = f"import sys; sys.path[:] = {config['sys_path']!r}; from taskmesh.cli.joined import main; main()"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, json.dumps(config)],
-            pass_fds=[life_read, ready_write],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        os.close(life_read)
-        os.close(ready_write)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, json.dumps(config)],
+                pass_fds=[life_read, ready_write],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            os.close(life_read)
+            os.close(ready_write)
 
     def wait_ready(self) -> None:
         """Return when the hub listens.
@@ -114,10 +116,17 @@ class PrivateHub:
         MeshStartError
             It ended instead, or took too long.
         """
-        ready = self._take("_ready")
-        readable, _, _ = select.select([ready], [], [], START_TIMEOUT_S)
-        said = os.read(ready, 1) if readable else b""
-        os.close(ready)
+        with self._lock:
+            ready = self._take("_ready")
+        if ready < 0:
+            return  # it was closed meanwhile
+        try:
+            poll = select.poll()
+            poll.register(ready, select.POLLIN)
+            readable = poll.poll(START_TIMEOUT_S * 1000.0)
+            said = os.read(ready, 1) if readable else b""
+        finally:
+            os.close(ready)
         if said:
             return
         assert self._process is not None

@@ -78,6 +78,7 @@ class MapRun:
         self._error: BaseException | None = None
         self._waiting_for: tuple[int, int] | None = None
         self._out = 0
+        self._sent = False  # perhaps: it is written first
         self._dropped = False
 
     # ---- in -------------------------------------------------------------------------------------------------
@@ -109,6 +110,7 @@ class MapRun:
                 self._send(leaves, items, total)
 
     def _send(self, leaves: list[bytes], items: list[int], total: int) -> None:
+        self._sent = True
         first, count = self._client.submitter.submit_items(
             self._place, leaves, items, self._source.chunking.grain, self
         )
@@ -174,7 +176,7 @@ class MapRun:
 
     def drop(self) -> None:
         """Nobody wants the rest. May be called at any time, as finalizers are."""
-        if self._chunks and not self._dropped:
+        if self._sent and not self._dropped:
             self._dropped = True
             self._client.drop(self)
 

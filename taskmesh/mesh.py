@@ -105,7 +105,7 @@ class Mesh(concurrent.futures.Executor):
         window_timeout: float | None = None,
     ) -> None:
         meshes.forbid_in_runner()
-        self._shutdown_lock = threading.Lock()
+        self._shutdown_lock = threading.RLock()  # a signal handler may shut down what its thread is shutting down
         self._private: PrivateHub | None = None
         self._tokens: list[meshes.Token] = []
         self._closed = False
@@ -333,17 +333,17 @@ class Mesh(concurrent.futures.Executor):
         client = self._client
         if wait and client.in_receive_thread():
             raise RuntimeError("a callback cannot wait for the end of its own mesh; use shutdown(wait=False)")
-        if self._closed:
-            return
         if cancel_futures:
             client.cancel_all()
         if not wait:
             client.stop_taking()
-            threading.Thread(target=self.shutdown, name="taskmesh-shutdown").start()
+            if not self._closed:
+                threading.Thread(target=self.shutdown, name="taskmesh-shutdown").start()
             return
         with self._shutdown_lock:  # among those who wait: whoever does not is not held up by them
             if not self._closed:
                 client.wait_ended()
+            if not self._closed:
                 self._close()
 
     def _close(self) -> None:

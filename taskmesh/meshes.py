@@ -24,7 +24,7 @@ _blocks: list[tuple[int, Mesh]] = []  # of all threads, by their identifiers
 _open: weakref.WeakSet[Mesh] = weakref.WeakSet()
 _dropped: set[tuple[Client, PrivateHub | None]] = set()  # of meshes that nobody refers to; they finish their work
 _default: Mesh | None = None
-_default_lock = threading.Lock()
+_default_lock = threading.RLock()
 
 
 def current_mesh() -> Mesh:
@@ -54,7 +54,7 @@ def current_mesh() -> Mesh:
     if entered:
         return entered[-1]
     forbid_in_runner()
-    for mesh in list(_open):
+    for mesh in _all_open():
         if mesh._in_callback():
             return mesh
     elsewhere = {mesh for thread, mesh in list(_blocks) if thread != threading.get_ident()}
@@ -62,6 +62,8 @@ def current_mesh() -> Mesh:
         return elsewhere.pop()
     from .mesh import Mesh
 
+    if _default_lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
+        raise RuntimeError("a signal handler or finalizer has interrupted the making of the mesh that it asks for")
     with _default_lock:
         if _default is None or _default._closed:
             named = os.environ.get("TASKMESH_HUB") or None
@@ -129,10 +131,18 @@ def _finish(client: Client, private: PrivateHub | None) -> None:
     _dropped.discard((client, private))
 
 
+def _all_open() -> list[Mesh]:
+    while True:
+        try:
+            return list(_open)
+        except RuntimeError:  # another thread has just made one
+            continue
+
+
 @atexit.register
 def _close_all() -> None:
     """The interpreter exits: finish what is pending, as ProcessPoolExecutor does."""
-    for mesh in list(_open):
+    for mesh in _all_open():
         try:
             mesh.shutdown()
         except KeyboardInterrupt:
@@ -152,7 +162,7 @@ def _after_fork() -> None:
     _blocks.clear()
     _dropped.clear()
     _default = None
-    _default_lock = threading.Lock()
+    _default_lock = threading.RLock()
     _entered.set(())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -12,6 +13,8 @@ from .core.messages import Limits
 from .sizes import parse_size
 
 if TYPE_CHECKING:
+    from inspect import Signature
+
     from .futures import Future
 
 P = ParamSpec("P")
@@ -114,8 +117,11 @@ class Task(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """As a method: bound to its object, and still a task."""
-        return self if instance is None else BoundTask(self, instance)
+        """As a method: bound to its object, and still a task. What Python does not bind is not bound here either."""
+        function = self.function
+        if instance is None or isinstance(function, staticmethod) or not hasattr(type(function), "__get__"):
+            return self
+        return BoundTask(self, instance)
 
     def __repr__(self) -> str:
         return f"<task {task_name(self.function, self.task_options)}>"
@@ -203,10 +209,18 @@ class BoundTask:
     def __init__(self, task: Task[..., Any], instance: object) -> None:
         self.task = task
         self.__self__ = instance
+        self.__func__ = task.function
         self.__doc__ = task.__doc__
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.task.function(self.__self__, *args, **kwargs)
+
+    @property
+    def __signature__(self) -> Signature:
+        """That of the function, without its first parameter."""
+        import inspect
+
+        return inspect.signature(types.MethodType(self.__func__, self.__self__))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.task.function, name)  # __name__, __doc__, __wrapped__ …, as methods do it

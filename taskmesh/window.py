@@ -70,8 +70,11 @@ class Window:
         return len(self._turns)
 
     def fits(self, more: int) -> bool:
-        """Whether there is room for `more` bytes, and no other thread has waited for longer."""
-        if self._turns and self._turns[0] != get_ident():
+        """Whether there is room for `more` bytes, and no other thread has waited for longer.
+
+        A thread that runs an event loop cannot wait for its turn, so it need not.
+        """
+        if self._turns and self._turns[0] != get_ident() and not in_event_loop():
             return False
         weight = self._weight()
         return weight + more <= self.size or not weight

@@ -237,19 +237,19 @@ def _expect_free(address: Address) -> None:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     for port in range(address.port, address.port + len(CHANNELS)):
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does
-            try:
+        try:
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ZeroMQ does
                 probe.bind((address.host, port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    return  # who binds in earnest says it
-                what = "it is" if port == address.port else f"port {port}, which it takes too, is"
-                raise CommandError(
-                    ExitCode.ADDRESS,
-                    f"cannot listen on {address}: {what} in use, probably by another hub: "
-                    f"stop that one, or choose another address with --listen",
-                ) from None
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                return  # whoever binds in earnest says it
+            what = "it is" if port == address.port else f"port {port}, which it takes too, is"
+            raise CommandError(
+                ExitCode.ADDRESS,
+                f"cannot listen on {address}: {what} in use, probably by another hub: "
+                f"stop that one, or choose another address with --listen",
+            ) from None
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
     if sys.stdout is None:
         sys.stdout = open(1, "w")  # noqa: SIM115
     if sys.stderr is None:

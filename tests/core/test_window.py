@@ -95,6 +95,23 @@ def test_first_come_first_served(books: Books) -> None:
     assert not raised
 
 
+def test_an_event_loop_need_not_wait_for_its_turn(books: Books) -> None:
+    books.weight = 600
+    window = books.window(timeout=LONG)
+    thread, raised = in_thread(lambda: window.wait(500))
+    while not window.waiting:
+        thread.join(0.001)
+
+    async def submits() -> bool:
+        return window.fits(1)
+
+    assert asyncio.run(submits())
+    books.over = True
+    window.changed()
+    thread.join(LONG)
+    assert not raised
+
+
 def test_whoever_gives_up_does_not_hold_up_the_others(books: Books) -> None:
     books.weight = 800
     window = books.window()

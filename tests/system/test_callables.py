@@ -123,6 +123,21 @@ def test_a_task_may_be_a_method(mesh: Mesh) -> None:
         assert one.nap.options(name="siesta").submit(0.0).result(20) == "one"
 
 
+def test_what_python_does_not_bind_is_not_bound_as_a_task() -> None:
+    class Tools:
+        parse = task(int)
+
+        @task
+        @staticmethod
+        def double(x: int) -> int:
+            return 2 * x
+
+    assert Tools().parse("5") == 5
+    assert Tools().double(4) == Tools.double(4) == 8
+    assert str(inspect.signature(Sleeper("s").nap)) == "(seconds: 'float') -> 'str'"
+    assert Sleeper("s").nap.__func__ is Sleeper.nap.function
+
+
 def local_functions() -> list[tuple[str, Callable[[int], int]]]:
     """One of each kind; each doubles its argument."""
     offset = 10

@@ -190,3 +190,16 @@ def test_what_is_logged_is_not_coloured_by_guesses() -> None:
     with terminal([sys.executable, "-c", code], 120) as shows:
         until(lambda: shows.process.poll() is not None, "it ends")
         assert line in shows.shown()
+
+
+def test_streams_that_were_closed_are_open_for_the_processes_that_are_started() -> None:
+    code = """
+import os, subprocess, sys
+os.close(1)
+sys.stdout = None
+from taskmesh.cli.main import _open_standard_streams
+_open_standard_streams()
+subprocess.run([sys.executable, "-c", "import os; os.fstat(1)"], check=True)
+print("written to nowhere", flush=True)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -74,7 +74,7 @@ def test_whoever_does_not_wait_for_the_end_is_not_held_up_by_those_who_do(tmp_pa
     held.add_done_callback(lambda _: mesh.shutdown(wait=False))
     ends = threading.Thread(target=mesh.shutdown)
     ends.start()
-    until(mesh._shutdown_lock.locked, "it waits")
+    until(lambda: not mesh._client.submitter.open, "it waits")
     mesh.shutdown(wait=False, cancel_futures=True)
     until(lambda: all(future.cancelled() for future in waiting), "what has not started is cancelled")
     assert ends.is_alive()
@@ -82,6 +82,40 @@ def test_whoever_does_not_wait_for_the_end_is_not_held_up_by_those_who_do(tmp_pa
     ends.join(20)
     assert not ends.is_alive()
     assert held.result() == "held"
+
+
+def test_a_signal_handler_may_shut_down_what_its_thread_is_shutting_down(tmp_path: Path) -> None:
+    mesh = Mesh(workers=1)
+    held = mesh.submit(hold, str(tmp_path), "held")
+    until((tmp_path / "held.started").exists, "it runs")
+    waiting = mesh.submit(note, str(tmp_path), "waiting")
+
+    def handler(*_: object) -> None:
+        (tmp_path / "held.go").touch()
+        mesh.shutdown(cancel_futures=True)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        mesh.shutdown()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert held.result() == "held"
+    assert waiting.done()
+    assert "closed" in repr(mesh)
+
+
+def test_whoever_waits_for_the_end_waits_also_if_another_thread_ends_the_mesh() -> None:
+    mesh = Mesh(workers=1)
+    assert mesh._private is not None
+    hub, directory = mesh._private.pid, Path(mesh._private.directory)
+    other = threading.Thread(target=mesh.shutdown)
+    other.start()
+    until(lambda: mesh._closed, "the other one is at it")
+    mesh.shutdown()
+    assert not alive(hub)
+    assert not directory.exists()
+    other.join(20)
 
 
 def test_an_exception_in_the_block_still_ends_the_mesh() -> None:

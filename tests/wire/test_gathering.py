@@ -14,10 +14,14 @@ from taskmesh import submitting as shell
 from taskmesh.client import Client
 from taskmesh.core import messages as m
 from taskmesh.core.access import NEVER
+from taskmesh.core.chunking import Chunking
 from taskmesh.core.gathering import LINGER_S
 from taskmesh.core.ranges import Ranges
 from taskmesh.core.session import CHUNK_BYTES, CHUNK_TASKS, WEIGHT
+from taskmesh.errors import MeshClosed
+from taskmesh.mapping import MapRun
 from taskmesh.places import Place
+from taskmesh.source import Columns, Source
 from taskmesh.submitting import FILLING
 from taskmesh.window import Window
 from taskmesh.wire.payload import dump_call
@@ -171,6 +175,29 @@ class Nobody:
     def refuse(self, first: int, left: Ranges, error: BaseException) -> None: ...
 
     def fail(self, error: BaseException) -> None: ...
+
+
+def test_a_map_that_is_interrupted_while_it_sends_wants_nothing(
+    gatherer: Gatherer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = gatherer.client
+    run = MapRun(client, gatherer.place, Source(Columns(([1, 2],)), Chunking(), "f"), None, None)
+    sends = client.submitter.send_unsent
+
+    def interrupted() -> None:
+        sends()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.submitter, "send_unsent", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.feed()
+    run.drop()
+    assert list(client.submitter.dropped) == [run]
+    client._fail(MeshClosed("over"))
+    assert not client.submitter.dropped, "or the session would be kept for as long as it is"
+    run._dropped = False
+    run.drop()
+    assert not client.submitter.dropped
 
 
 class SendsFirst:

@@ -21,8 +21,10 @@ from taskmesh.errors import InitializerFailed, PayloadError
 from taskmesh.task import current_task
 from taskmesh.wire import pipe
 from taskmesh.wire.payload import dump, dump_body, dump_call, load_each, load_error, loads
-from taskmesh_worker.cells import Cells, create
+from taskmesh.wire.pipe import CLAIM_BITS
+from taskmesh_worker.cells import CLAIMED, LOADING, Cells, create
 from taskmesh_worker.runner import Runner
+from taskmesh_worker.tee import Tail
 
 UNLIMITED = 10**6
 
@@ -519,4 +521,17 @@ def test_a_claim_names_where_it_begins() -> None:
     assert cells.claimed() == (936, 1000)
     cells.set_limit(2**60)
     assert cells.words[1] == 2**60
+    cells.close()
+
+
+def test_lines_of_a_task_that_has_ended_are_not_those_of_what_is_loaded_next() -> None:
+    cells = Cells(create())
+    tail = Tail(cells)
+    cells.words[CLAIMED] = 1 << CLAIM_BITS | 1
+    tail.add("of the first")
+    assert cells.printed() == b"of the first"
+    cells.words[LOADING] = 2 << CLAIM_BITS
+    assert cells.printed() == b""
+    tail.add("of the second")
+    assert cells.printed() == b"of the second"
     cells.close()

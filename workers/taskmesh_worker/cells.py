@@ -94,15 +94,15 @@ class Cells:
         """Note what the task that runs has printed last."""
         self.words[LENGTH] = 0
         self._tail[: len(tail)] = tail
-        self.words[PRINTED] = self._printing()
+        self.words[PRINTED] = self.printing()
         self.words[LENGTH] = len(tail)
 
     def printed(self) -> bytes:
         """What the task that was claimed last has printed last, at most `TAIL_BYTES`."""
         words = self.words
-        return bytes(self._tail[: words[LENGTH]]) if words[PRINTED] == self._printing() else b""
+        return bytes(self._tail[: words[LENGTH]]) if words[PRINTED] == self.printing() else b""
 
-    def _printing(self) -> int:
+    def printing(self) -> int:
         """What tells the lines of one task from those of the next. (A claim is no shorter than one.)"""
         return self.words[LOADING] or self.words[CLAIMED]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 
-from .cells import CLAIMED, TAIL_BYTES, Cells
+from .cells import TAIL_BYTES, Cells
 
 
 class Tail:
@@ -25,7 +25,7 @@ class Tail:
         cells = self._cells
         if cells is None:
             return
-        claim = cells.words[CLAIMED]
+        claim = cells.printing()
         if claim != self._claim:
             self._claim, self._text = claim, b""
         self._text = (self._text + text[-TAIL_BYTES:].encode("utf-8", "backslashreplace"))[-TAIL_BYTES:]
