@@ -18,7 +18,7 @@ from typing import Protocol
 import zmq
 
 from ..core import messages as m
-from ..errors import PeerProtocolError
+from ..errors import AddressError, PeerProtocolError
 from ..wire.messages import SECRET_BYTES
 from ..wire.stream import MAX_MESSAGE, Stream, open_envelope, pack_control, unpack_control
 from .curve import Credentials, fresh, present, raw
@@ -76,6 +76,11 @@ class Membership:
         A daemon that holds while the hub is silent.
     ticket
         The keys of a ticket; None for a hub without keys.
+
+    Raises
+    ------
+    AddressError
+        This process may open no more sockets or files. Whatever reads or acts on time may raise it, too.
     """
 
     def __init__(
@@ -133,15 +138,18 @@ class Membership:
     def _open_control(self) -> None:
         self._close_control()
         self._opened_at = self._loop.now()
-        control = make(self._context, zmq.REQ)
+        control = self._control = make(self._context, zmq.REQ)
         control.setsockopt(zmq.RECONNECT_IVL, 50)
         control.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         present(control, self._own if self.registered else self._ticket)
         if self._endpoint.startswith("tcp:"):
-            self._watch = HandshakeWatch(control, self._ticket is not None)
+            try:
+                self._watch = HandshakeWatch(control, self._ticket is not None)
+            except AddressError:
+                self._close_control()
+                raise
             self._loop.watch(self._watch.monitor, self._read_watch)
         connect(control, self._endpoint)
-        self._control = control
         self._loop.watch(control, self._read_control)
 
     def _close_control(self) -> None:
@@ -315,17 +323,16 @@ class Membership:
 
     def _open_lane(self, welcome: m.Registered) -> None:
         self._close_lane()
-        lane = make(self._context, zmq.PULL)
+        lane = self._lane = make(self._context, zmq.PULL)
         present(lane, self._own)
         lane.setsockopt(zmq.RECONNECT_IVL, -1)  # a lane is for one registration: never come back to its port
-        outbox = make(self._context, zmq.PUSH, linger_ms=1000)
+        outbox = self._outbox = make(self._context, zmq.PUSH, linger_ms=1000)
         present(outbox, self._own)
         outbox.setsockopt(zmq.RECONNECT_IVL, 50)
         outbox.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         if not welcome.lane.startswith("inproc:"):
             self._monitor = disconnect_monitor(lane)
             self._loop.watch(self._monitor, self._read_monitor)
-        self._lane, self._outbox = lane, outbox
         self._loop.watch(lane, self._read_lane)
         connect(lane, reached(welcome.lane, self._endpoint))
         connect(outbox, reached(welcome.inbox, self._endpoint))
