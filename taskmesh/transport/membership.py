@@ -174,15 +174,12 @@ class Membership:
             self.join_again()  # the hub does not know this registration's key any more
         elif self._watch.final and self.stream is None:
             self._refuse(why)
-        elif self._watch.final:
-            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. A
-            # hub tells a peer that it puts out on the peer's lane. So one that had joined goes on asking, over a new
-            # connection.
-            self.trouble = why
-            self._waiting = True
-            self._close_control()
         else:
-            self.trouble = why  # a hub may come yet; `handshake.explained` knows more, and takes time
+            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. A
+            # hub tells a peer that it puts out on the peer's lane. So one that had joined goes on asking; and where
+            # nothing final was said, a hub may come yet (`handshake.explained` knows more, and takes time).
+            self.trouble = why
+            self._ask_anew()
 
     def _refuse(self, why: str) -> None:
         self._refused = True
@@ -210,7 +207,9 @@ class Membership:
         now = self._loop.now()
         if self.registered:
             self._pacing.on_ended(now)
-        self.registered = False
+        with self._lock:  # callers may be sending
+            self.registered = False
+            self._close_outbox()  # or ZeroMQ connects it to the next hub there, which does not know its key
         self.touched = True
         self._attempt += 1
         self._waiting = False
@@ -258,9 +257,16 @@ class Membership:
         if not refusal.again:
             self._refuse(refusal.why)
             return
-        self._waiting = True  # asked again when the patience for an answer has run out,
         self.trouble, self._postponement = refusal.why, (self._loop.now(), refusal.why)
-        self._close_control()  # and over a new connection: a hub without room has none for those that wait
+        self._ask_anew()  # a hub without room has none for connections of those that wait
+
+    def _ask_anew(self) -> None:
+        """Ask again when the patience for an answer has run out, and over a new connection.
+
+        ZeroMQ would dial again at once, and again, wherever a connection comes about and a handshake does not.
+        """
+        self._waiting = True
+        self._close_control()
 
     def _on_heartbeat_reply(self, reply: m.HeartbeatReply, now: float) -> None:
         if not self.registered:
@@ -341,11 +347,16 @@ class Membership:
         if self._monitor is not None:
             self._loop.forget(self._monitor)
             self._monitor = None
-        for sock, linger in ((self._lane, 0), (self._outbox, linger_ms)):
-            if sock is not None:
-                self._loop.forget(sock)
-                close(sock, linger)
-        self._lane = self._outbox = None
+        if self._lane is not None:
+            self._loop.forget(self._lane)
+            close(self._lane)
+            self._lane = None
+        self._close_outbox(linger_ms)
+
+    def _close_outbox(self, linger_ms: int = 0) -> None:
+        if self._outbox is not None:
+            close(self._outbox, linger_ms)
+            self._outbox = None
 
     def _read_monitor(self) -> None:
         assert self._monitor is not None
