@@ -21,7 +21,7 @@ from .cancelling import Questions
 from .core import messages as m
 from .core.ranges import Ranges, add
 from .core.session import MapOwner, Session
-from .errors import HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
+from .errors import AddressError, HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
 from .futures import Future, end_error
 from .places import Place
 from .submitting import Submitter, receives
@@ -275,6 +275,9 @@ class Client:
         receives(is_one=True)
         try:
             self._loop.run()
+        except AddressError as error:  # no files are left for another connection
+            self._fail(error)
+            self._welcomed.set()
         except BaseException as error:  # a bug of ours: nobody may wait for ever because of it
             log.exception("the receive thread failed")
             self._fail(TaskmeshError(f"a bug in taskmesh: its receive thread failed: {error!r}"))

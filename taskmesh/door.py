@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 CHECK_EVERY_S = 1.0
 NOTED = 64  # characters of what a peer calls itself, in the audit log
 NOTES_PER_S, NOTES_SAVED_S = 1.0, 2000.0  # of registrations with one ticket: a fleet, and no flood
-FAILURES: dict[int, str] = {
-    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "it has no keys, and this hub has; or the other way round",
-    zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "it was meant for a hub that has another key",
-}
-"""Why a handshake did not even come to a key, by ZeroMQ's number."""
+NO_KEYS, NEEDLESS_KEYS = "it has no keys, and this hub has", "it has keys, and this hub has none (--insecure)"
+OTHER_KEY = "it was meant for a hub that has another key"
 
 
 class Door:
@@ -100,8 +97,14 @@ class Door:
             self.failed(domain, reason)
 
     def failed(self, domain: str, reason: int) -> None:
-        """A handshake failed before anybody had shown a key; ZeroMQ does not say whose."""
-        self._refused("somebody", None, domain, FAILURES.get(reason, "its handshake makes no sense"))
+        """A handshake failed, for ZeroMQ's `reason`, before anybody had shown a key; ZeroMQ does not say whose."""
+        if reason == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+            why = NO_KEYS if self.secure else NEEDLESS_KEYS
+        elif reason == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
+            why = OTHER_KEY
+        else:
+            why = "its handshake makes no sense"
+        self._refused("somebody", None, domain, why)
 
     def _refused(self, who: str, address: str | None, domain: str, why: str) -> None:
         if self._complaints.add(Complaint.CONNECTION, f"{who} on {domain}: {why}", self._loop.now()):

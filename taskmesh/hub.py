@@ -96,13 +96,12 @@ class Hub:
         # A fence has 64 bits: the upper half is random, so that two hubs give out different ones, and the lower half
         # counts. The highest bit is clear, so that no fence ever passes the end.
         first_fence = self.incarnation & 0x7FFF_FFFF_0000_0000
-        self.complaints = Complaints()
-        self.door = Door(config.keyring, self.complaints, context, loop)
-        self._journal = Journal(config.store, loop, self) if config.store is not None else None
         self.scheduler = Scheduler(
             __version__, PYTHON, loop.now(), config.timing, first_fence,
-            durable=self._journal is not None, quotas=config.quotas,
+            durable=config.store is not None, quotas=config.quotas,
         )  # fmt: skip
+        self.complaints = Complaints()
+        self.door = Door(config.keyring, self.complaints, context, loop)
         self.lanes = Lanes(context, loop, config.lanes, self._on_lane_lost, self.door)
         self._local: dict[int, LocalMembership] = {}
         self.dirty: set[Lane] = set()
@@ -111,18 +110,21 @@ class Hub:
         self._due = 0.0  # when `on_time` has something to do although nothing happened
         self._leaving: list[tuple[float, Lane]] = []
         self._crowds = Crowds(config.address.scheme == "tcp")
-        self._reception = Reception(self, context, loop)
-        self.inboxes = Inboxes(self, context, loop)
+        self._journal: Journal | None = None
+        opened: list[Door | Reception | Inboxes | Journal] = [self.door]
         try:
-            if self._journal is not None:
+            self._reception = Reception(self, context, loop)
+            opened.append(self._reception)
+            self.inboxes = Inboxes(self, context, loop)
+            opened.append(self.inboxes)
+            if config.store is not None:
+                self._journal = Journal(config.store, loop, self)
+                opened.append(self._journal)
                 self.scheduler.restore(self._journal.load(), loop.now())
             self.address = self._bind()
-        except TaskmeshError:
-            self.door.close()
-            self._reception.close()
-            self.inboxes.close()
-            if self._journal is not None:
-                self._journal.close()
+        except (TaskmeshError, OSError):
+            for part in opened:
+                part.close()
             raise
         self._reception.open()
         self.inboxes.open()

@@ -13,7 +13,7 @@ import zmq
 from .complaints import Complaint
 from .core import events as e
 from .core.access import INBOXES, SINK, SUBMIT
-from .errors import PeerProtocolError
+from .errors import AddressError, PeerProtocolError
 from .transport.sockets import Context, Socket, bind, close, make
 from .wire.stream import MORE, open_envelope
 
@@ -36,7 +36,11 @@ class Inboxes:
         self._hub = hub
         self._loop = loop
         self._submit = make(context, zmq.PULL)
-        self._sink = make(context, zmq.PULL)
+        try:
+            self._sink = make(context, zmq.PULL)
+        except AddressError:
+            close(self._submit)
+            raise
         self._endpoints: dict[str, str] = {}  # by the role of those that send there
 
     def bind(self, address: Address) -> None:

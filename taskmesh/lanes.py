@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,20 +117,24 @@ class Lanes:
     def _bind(self, address: Address, domain: str) -> tuple[Socket, str]:
         sock = make(self._context, zmq.PUSH)
         self._door.guard(sock, domain)
+        try:
+            return sock, self._bind_somewhere(sock, address)
+        except AddressError:
+            close(sock)
+            raise
+
+    def _bind_somewhere(self, sock: Socket, address: Address) -> str:
         if address.scheme == "ipc":
             self._next_port += 1
-            return sock, bind(sock, address.lane(self._next_port))
+            return bind(sock, address.lane(self._next_port))
         if self._ports is None:
-            return sock, bind(sock, address.lane(0))
+            return bind(sock, address.lane(0))
         first, last = self._ports
         for _ in range(last - first + 1):
             port = self._next_port
             self._next_port = first if port >= last else port + 1
-            try:
-                return sock, bind(sock, address.lane(port))
-            except AddressError:
-                continue
-        close(sock)
+            with suppress(AddressError):
+                return bind(sock, address.lane(port))
         raise AddressError(f"no free port for another lane between {first} and {last}; choose more with --lanes")
 
     def _read_monitor(self, lane: Lane) -> None:

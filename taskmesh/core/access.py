@@ -128,10 +128,10 @@ class Access:
         if live is None:
             if domain == EVENTS:
                 return self._events_objection(key, now)
-            return f"a key that is no live registration's, on {domain} (a stranger, or a peer's connection of before)"
+            return "a key that is no live registration's (a stranger, or a peer's connection of before)"
         if domain == lane_domain(live.epoch) or INBOXES.get(domain) == live.peer:
             return None
-        return f"the key of {live.peer} {live.instance:x} on {domain}"
+        return f"the key of {live.peer} {live.instance:x}, which is not for that"
 
     def _events_objection(self, key: bytes, now: float) -> str | None:
         grant = self.holder(key)

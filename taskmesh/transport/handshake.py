@@ -18,7 +18,7 @@ import zmq
 
 from .diagnosis import mechanism
 from .endpoints import Address
-from .sockets import Socket
+from .sockets import Socket, monitor_of
 
 WATCHED = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -70,6 +70,11 @@ class HandshakeWatch:
         Whether it has CURVE keys.
     ends
         Whether to watch for ends of connections as well; attribute `connected` is of no use otherwise.
+
+    Raises
+    ------
+    AddressError
+        No more sockets or files may be opened.
     """
 
     def __init__(self, sock: Socket, ticket_given: bool, ends: bool = False) -> None:
@@ -81,9 +86,8 @@ class HandshakeWatch:
         """Whether libzmq has given up, so that nothing more will happen on this socket."""
         self.connected = False
         """Whether a handshake has succeeded, and the connection has not ended since."""
-        self.monitor: Socket = sock.get_monitor_socket(WATCHED | (zmq.EVENT_DISCONNECTED if ends else 0))
+        self.monitor = monitor_of(sock, WATCHED | (zmq.EVENT_DISCONNECTED if ends else 0))
         """Readable when there is something for `failure`."""
-        self.monitor.setsockopt(zmq.LINGER, 0)
 
     def failure(self) -> str | None:
         """Why no connection comes about, in words for people; None while all is well, or it is too early to say.

@@ -18,7 +18,7 @@ from typing import Protocol
 import zmq
 
 from ..core import messages as m
-from ..errors import PeerProtocolError
+from ..errors import AddressError, PeerProtocolError
 from ..wire.messages import SECRET_BYTES
 from ..wire.stream import MAX_MESSAGE, Stream, open_envelope, pack_control, unpack_control
 from .curve import Credentials, fresh, present, raw
@@ -76,6 +76,11 @@ class Membership:
         A daemon that holds while the hub is silent.
     ticket
         The keys of a ticket; None for a hub without keys.
+
+    Raises
+    ------
+    AddressError
+        This process may open no more sockets or files. Whatever reads or acts on time may raise it, too.
     """
 
     def __init__(
@@ -133,15 +138,18 @@ class Membership:
     def _open_control(self) -> None:
         self._close_control()
         self._opened_at = self._loop.now()
-        control = make(self._context, zmq.REQ)
+        control = self._control = make(self._context, zmq.REQ)
         control.setsockopt(zmq.RECONNECT_IVL, 50)
         control.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         present(control, self._own if self.registered else self._ticket)
         if self._endpoint.startswith("tcp:"):
-            self._watch = HandshakeWatch(control, self._ticket is not None)
+            try:
+                self._watch = HandshakeWatch(control, self._ticket is not None)
+            except AddressError:
+                self._close_control()
+                raise
             self._loop.watch(self._watch.monitor, self._read_watch)
         connect(control, self._endpoint)
-        self._control = control
         self._loop.watch(control, self._read_control)
 
     def _close_control(self) -> None:
@@ -166,15 +174,12 @@ class Membership:
             self.join_again()  # the hub does not know this registration's key any more
         elif self._watch.final and self.stream is None:
             self._refuse(why)
-        elif self._watch.final:
-            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. A
-            # hub tells a peer that it puts out on the peer's lane. So one that had joined goes on asking, over a new
-            # connection.
-            self.trouble = why
-            self._waiting = True
-            self._close_control()
         else:
-            self.trouble = why  # a hub may come yet; `handshake.explained` knows more, and takes time
+            # Anybody who can take the hub's port, or its traffic, can say this: it is not signed by the hub's key. A
+            # hub tells a peer that it puts out on the peer's lane. So one that had joined goes on asking; and where
+            # nothing final was said, a hub may come yet (`handshake.explained` knows more, and takes time).
+            self.trouble = why
+            self._ask_anew()
 
     def _refuse(self, why: str) -> None:
         self._refused = True
@@ -202,7 +207,9 @@ class Membership:
         now = self._loop.now()
         if self.registered:
             self._pacing.on_ended(now)
-        self.registered = False
+        with self._lock:  # callers may be sending
+            self.registered = False
+            self._close_outbox()  # or ZeroMQ connects it to the next hub there, which does not know its key
         self.touched = True
         self._attempt += 1
         self._waiting = False
@@ -250,9 +257,16 @@ class Membership:
         if not refusal.again:
             self._refuse(refusal.why)
             return
-        self._waiting = True  # asked again when the patience for an answer has run out,
         self.trouble, self._postponement = refusal.why, (self._loop.now(), refusal.why)
-        self._close_control()  # and over a new connection: a hub without room has none for those that wait
+        self._ask_anew()  # a hub without room has none for connections of those that wait
+
+    def _ask_anew(self) -> None:
+        """Ask again when the patience for an answer has run out, and over a new connection.
+
+        ZeroMQ would dial again at once, and again, wherever a connection comes about and a handshake does not.
+        """
+        self._waiting = True
+        self._close_control()
 
     def _on_heartbeat_reply(self, reply: m.HeartbeatReply, now: float) -> None:
         if not self.registered:
@@ -315,17 +329,16 @@ class Membership:
 
     def _open_lane(self, welcome: m.Registered) -> None:
         self._close_lane()
-        lane = make(self._context, zmq.PULL)
+        lane = self._lane = make(self._context, zmq.PULL)
         present(lane, self._own)
         lane.setsockopt(zmq.RECONNECT_IVL, -1)  # a lane is for one registration: never come back to its port
-        outbox = make(self._context, zmq.PUSH, linger_ms=1000)
+        outbox = self._outbox = make(self._context, zmq.PUSH, linger_ms=1000)
         present(outbox, self._own)
         outbox.setsockopt(zmq.RECONNECT_IVL, 50)
         outbox.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         if not welcome.lane.startswith("inproc:"):
             self._monitor = disconnect_monitor(lane)
             self._loop.watch(self._monitor, self._read_monitor)
-        self._lane, self._outbox = lane, outbox
         self._loop.watch(lane, self._read_lane)
         connect(lane, reached(welcome.lane, self._endpoint))
         connect(outbox, reached(welcome.inbox, self._endpoint))
@@ -334,11 +347,16 @@ class Membership:
         if self._monitor is not None:
             self._loop.forget(self._monitor)
             self._monitor = None
-        for sock, linger in ((self._lane, 0), (self._outbox, linger_ms)):
-            if sock is not None:
-                self._loop.forget(sock)
-                close(sock, linger)
-        self._lane = self._outbox = None
+        if self._lane is not None:
+            self._loop.forget(self._lane)
+            close(self._lane)
+            self._lane = None
+        self._close_outbox(linger_ms)
+
+    def _close_outbox(self, linger_ms: int = 0) -> None:
+        if self._outbox is not None:
+            close(self._outbox, linger_ms)
+            self._outbox = None
 
     def _read_monitor(self) -> None:
         assert self._monitor is not None

@@ -18,7 +18,7 @@ from struct import Struct
 
 import zmq
 
-from .sockets import EVENTS, NOBLOCK, POLLIN, Socket, keep_monitor, make
+from .sockets import EVENTS, NOBLOCK, POLLIN, Socket, close, keep_monitor, make, no_more
 
 EVENT = Struct("=HI")  # of a monitor's first frame: event, and its value, a file for those of connections
 _ACCEPTED, _SUCCEEDED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -71,7 +71,11 @@ def watched(sock: Socket, events: int) -> Socket:
     endpoint = f"inproc://presence-{next(_numbers)}"
     monitor = make(sock.context, zmq.PAIR)
     monitor.setsockopt(zmq.RCVHWM, 0)
-    sock.monitor(endpoint, events)
+    try:
+        sock.monitor(endpoint, events)
+    except zmq.ZMQError as error:
+        close(monitor)
+        raise no_more(error) from error
     monitor.connect(endpoint)
     keep_monitor(sock, monitor)
     return monitor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -45,11 +46,7 @@ def make(context: Context, kind: int, linger_ms: int = 0) -> Socket:
     try:
         sock: Socket = context.socket(kind)
     except zmq.ZMQError as error:
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        raise AddressError(
-            f"cannot open another socket ({error}): this process may have {soft} open files "
-            f"(ulimit -n) and {MAX_SOCKETS} sockets"
-        ) from error
+        raise no_more(error) from error
     sock.setsockopt(zmq.LINGER, linger_ms)
     sock.setsockopt(zmq.SNDHWM, HIGH_WATER)
     sock.setsockopt(zmq.RCVHWM, HIGH_WATER)
@@ -61,14 +58,24 @@ def make(context: Context, kind: int, linger_ms: int = 0) -> Socket:
     return sock
 
 
+def no_more(error: Exception) -> AddressError:
+    """What to raise when ZeroMQ cannot open a socket, or a monitor, which takes two."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return AddressError(
+        f"cannot open another socket ({error}): this process may have {soft} open files "
+        f"(ulimit -n) and {MAX_SOCKETS} sockets"
+    )
+
+
 def bind(sock: Socket, endpoint: str) -> str:
     """Bind, and return the endpoint as it became (port 0 picked).
 
     Raises
     ------
     AddressError
-        In use, not ours, or not permitted: one clear line.
+        In use, not ours, or not permitted: one clear line; or no more files may be opened.
     """
+    _require_file()
     _watch_connection(sock, endpoint)
     wanted = f"{endpoint[:-1]}*" if endpoint.startswith("tcp:") and endpoint.endswith(":0") else endpoint
     if endpoint.startswith("tcp://["):
@@ -84,6 +91,14 @@ def bind(sock: Socket, endpoint: str) -> str:
         raise AddressError(f"cannot listen on {endpoint}: {reasons.get(error.errno or 0, str(error))}") from error
     bound: str = sock.getsockopt_string(zmq.LAST_ENDPOINT)
     return bound
+
+
+def _require_file() -> None:
+    """libzmq aborts the process that has no file for what it binds."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise no_more(error) from error
 
 
 def connect(sock: Socket, endpoint: str) -> None:
@@ -137,10 +152,31 @@ def get_message(sock: Socket) -> tuple[zmq.Frame, bytes] | None:
 
 
 def disconnect_monitor(sock: Socket) -> Socket:
-    """A socket that becomes readable when `sock` loses a peer."""
-    monitor: Socket = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    monitor.setsockopt(zmq.LINGER, 0)
+    """A socket that becomes readable when `sock` loses a peer. It is closed with it.
+
+    Raises
+    ------
+    AddressError
+        No more sockets or files may be opened.
+    """
+    monitor = monitor_of(sock, zmq.EVENT_DISCONNECTED)
     keep_monitor(sock, monitor)
+    return monitor
+
+
+def monitor_of(sock: Socket, events: int) -> Socket:
+    """A socket on which ZeroMQ tells of these events of another.
+
+    Raises
+    ------
+    AddressError
+        No more sockets or files may be opened.
+    """
+    try:
+        monitor: Socket = sock.get_monitor_socket(events)
+    except zmq.ZMQError as error:
+        raise no_more(error) from error
+    monitor.setsockopt(zmq.LINGER, 0)
     return monitor
 
 

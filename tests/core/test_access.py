@@ -52,7 +52,7 @@ def test_a_tickets_key_opens_control_and_nothing_else(access: Access) -> None:
         for domain in (SUBMIT, SINK, lane_domain(1), lane_domain(2)):
             why = access.objection(domain, grant.key, 150.0)
             assert why is not None
-            assert why.startswith(f"a key that is no live registration's, on {domain}")
+            assert why.startswith("a key that is no live registration's (")
 
 
 def test_the_key_of_an_admins_ticket_opens_events_while_it_is_good(access: Access) -> None:
@@ -83,7 +83,7 @@ def test_a_registrations_key_opens_control_and_what_is_its_own(
     for domain in (*others, "events", ""):
         why = access.objection(domain, registration, 150.0)
         assert why is not None
-        assert why.endswith(f" on {domain}")
+        assert why.endswith(", which is not for that")
 
 
 @pytest.mark.parametrize("stranger", [key(99), HUB, b"", b"short"])

@@ -5,6 +5,7 @@ Beside each an innocent client and an innocent worker are at work, and notice no
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import zmq
 
+from taskmesh import Mesh
 from taskmesh.core import messages as m
 from taskmesh.core.roster import LANE_GRACE_S
 from taskmesh.security.keyring import Keyring
@@ -20,8 +22,9 @@ from taskmesh.security.ticket import read_ticket
 from taskmesh.transport.endpoints import parse_address
 
 from .guarded import Guarded
-from .processes import until
-from .raw import Keys, keys_of, new_keys
+from .processes import Fleet, until
+from .raw import Keys, Raw, keys_of, new_keys
+from .tasks import double
 
 KINDS = {"control": zmq.REQ, "submit": zmq.PUSH, "sink": zmq.PUSH, "lane": zmq.PULL}
 STRANGERS = ("an unknown key", "the key of another hub", "no key")
@@ -55,7 +58,7 @@ def test_strangers_are_let_in_nowhere(guarded: Guarded, tmp_path: Path, name: st
     entry = guarded.audit("connection refused")[-1]
     assert entry["channel"].startswith(name)
     unknown = "a key of no ticket" if name == "control" else "a key that is no live registration's"
-    assert entry["why"].startswith(unknown if keys else "it has no keys, and this hub has; or the other way round")
+    assert entry["why"].startswith(unknown if keys else "it has no keys, and this hub has")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -65,6 +68,28 @@ def test_who_takes_this_for_another_hub_is_not_let_in(guarded: Guarded, name: st
     with guarded.innocent(), guarded.counts("refused_connections", more=True):  # it tries again
         assert not guarded.raw.let_in(KINDS[name], endpoint, keys)
     assert guarded.audit("connection refused")[-1]["why"] == "it was meant for a hub that has another key"
+
+
+def test_who_brings_keys_to_a_hub_without_any_is_told_from_who_brings_none(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, "tcp://127.0.0.1:0", ["--insecure"])
+    try:
+        with Raw(fleet.address) as raw:
+            assert not raw.let_in(zmq.REQ, raw.address.control, new_keys(new_keys("").public))
+        fleet.hub.says("somebody on control: it has keys, and this hub has none (--insecure)")
+    finally:
+        fleet.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_peers_of_a_hub_that_was_started_again_are_no_strangers(lasting: Guarded, number: int) -> None:
+    worker = lasting.fleet.worker()
+    with Mesh(lasting.fleet.address) as mesh:
+        assert mesh.submit(double, 1).result(20) == 2
+        lasting.fleet.kill_hub(number)
+        assert mesh.submit(double, 2).result(20) == 4, worker.output
+        document = lasting.document()
+    assert document["refused_connections"] == 0, lasting.fleet.hub.output
+    assert "refused" not in lasting.fleet.hub.output
 
 
 # ---- lanes ------------------------------------------------------------------------------------------------------

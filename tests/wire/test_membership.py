@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from taskmesh.core import messages as m
 from taskmesh.transport import membership
+from taskmesh.transport.curve import Credentials
 from taskmesh.transport.endpoints import foreign
+from taskmesh.transport.handshake import BELIEVED_AFTER
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import Membership
 from taskmesh.transport.sockets import new_context
@@ -116,3 +123,66 @@ def test_whose_directory_an_endpoint_is_in(tmp_path: Path, monkeypatch: pytest.M
     other = os.stat_result((owner.st_mode, *owner[1:4], 4711, *owner[5:]))
     monkeypatch.setattr(os, "stat", lambda path: other)
     assert "belongs to another user (uid 4711)" in str(foreign(endpoint))
+
+
+# ---- connections that end at once -------------------------------------------------------------------------------
+
+
+class Slammer:
+    """Takes every connection, and ends it. `met`: how many there were."""
+
+    def __init__(self) -> None:
+        self.met = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _ = self._listener.accept()
+                self.met += 1
+                connection.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+def test_a_peer_whose_handshakes_fail_does_not_knock_all_the_time() -> None:
+    context, loop, slammer, owner = new_context(), Loop(), Slammer(), Silent()
+    ticket = Credentials(*(half.decode() for half in (zmq.curve_keypair()[0], *zmq.curve_keypair())))
+    member = Membership(context, loop, slammer.endpoint, REGISTER, owner, ticket=ticket)
+    loop.add_part(member)
+    rounds, end = 0, time.monotonic() + 15.0
+    try:
+        while rounds < 3:
+            loop.step()
+            assert time.monotonic() < end
+            if member.trouble is not None and member._control is None:
+                rounds += 1
+                member.trouble = None
+        assert slammer.met <= 3 * (BELIEVED_AFTER + 1), "it waits between them"
+        assert member.next_deadline() > loop.now()
+    finally:
+        member.close(0)
+        slammer.close()
+        loop.close()
+        context.destroy(linger=0)
+
+
+class Silent:
+    """An owner that nothing is expected of."""
+
+    def on_welcome(self, welcome: m.Registered) -> None:
+        raise AssertionError(welcome)
+
+    def on_message(self, message: m.LinkMessage) -> None:
+        raise AssertionError(message)
+
+    def on_refused(self, why: str) -> None:
+        raise AssertionError(why)
+
+    def on_lost(self) -> None: ...
