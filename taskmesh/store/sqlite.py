@@ -149,7 +149,8 @@ class SqliteStore:
                 log.warning("the store works again: everything is in %s", self.path)
                 self.error = None
             self._tell()
-            self._shrink()
+            if not closing:  # somebody waits for the end, and to make a large file small takes minutes
+                self._shrink()
 
     def _gather(self, timeout_s: float | None) -> tuple[list[Batch], bool]:
         """Wait for a batch (for so long, or for ever); then those that come soon after. True: they are the last."""

@@ -389,6 +389,19 @@ def test_a_file_that_was_large_becomes_small_again(tmp_path: Path) -> None:
         bell.until(lambda: path.stat().st_size < 12 << 20, "unused pages are given back")
 
 
+def test_a_store_that_is_closed_does_not_make_its_file_small_first(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    with opened(path) as (store, bell):
+        commit(store, bell, *SESSION)
+        for n in range(400):
+            store.append(PutChunk(1, 0, chunk(n, 1, 64_000), [(0, 1)]))
+        commit(store, bell)
+        for n in range(400):
+            store.append(PutLeft(1, 0, n, []))
+    assert path.stat().st_size > 20 << 20
+    assert stored(path)[0][0][3][0][2] == [], "what was committed last is there all the same"
+
+
 def test_the_writer_alone_wakes_the_hub_and_an_idle_store_does_not(tmp_path: Path) -> None:
     with opened(tmp_path / "hub.db") as (store, bell):
         assert bell.count == 0
