@@ -37,7 +37,7 @@ def _head(d: dict[str, Any]) -> Table:
     grid.add_row("so far", ", ".join(f"{d[key]:,} {key}" for key in TOTALS))
     if d["full"]:
         grid.add_row("store", Text(f"takes no new tasks: {printable(d['full'])}", style="bold red"))
-    odd = [f"{d[key]:,} {words}" for key, words in ODDITIES.items() if d[key]]
+    odd = [f"{plural(d[key], what)} {how}" for key, (what, how) in ODDITIES.items() if d[key]]
     if odd:
         grid.add_row("odd", Text(", ".join(odd), style="yellow"))
     return grid
@@ -45,8 +45,8 @@ def _head(d: dict[str, Any]) -> Table:
 
 TOTALS = ("submitted", "done", "failed", "cancelled")
 ODDITIES = {
-    "refused_peers": "peers refused", "refused_connections": "connections refused",
-    "refused_requests": "requests refused", "dropped_frames": "frames dropped",
+    "refused_peers": ("peer", "refused"), "refused_connections": ("connection", "refused"),
+    "refused_requests": ("request", "refused"), "dropped_frames": ("frame", "dropped"),
 }  # fmt: skip
 
 
