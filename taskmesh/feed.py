@@ -1,8 +1,7 @@
 """The events channel: what happens at a hub, told at once to whoever may know everything.
 
 A PUB socket that lets in the keys of admin tickets alone. Its events are what the audit log has, where there is one,
-and which peers have left. A hub waits for no reader: one that is slow, or away, misses events, and sees that in their
-numbers.
+and who has left. A hub waits for no reader: who is slow, or away, misses events, and sees that in their numbers.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class Feed:
             put(self._sock, json.dumps(told, default=str).encode())
 
     def renew(self) -> None:
-        """End all connections, because a ticket is good no more: whoever has a good one is let in again at once."""
+        """End all connections, because a ticket is good no more: who has a good one is let in again at once."""
         self._close(linger_ms=0)
         self._open_at = self._loop.now()
 

@@ -121,7 +121,6 @@ class Membership:
         self._pacing = Pacing()
         self._heartbeat_at = 0.0
         self._answered_at = loop.now()
-        self._heard_at = -NEVER  # when something of this registration came by the lane
         self._full_until = 0.0
         self.trouble: str | None = None  # why it has not joined yet, as far as is known
         self._postponement = (-NEVER, "")  # when the hub said last that it is to be asked again, and why
@@ -380,7 +379,6 @@ class Membership:
                 envelope = open_envelope(frame)
                 if envelope.epoch != stream.epoch or envelope.incarnation != stream.incarnation:
                     raise PeerProtocolError("a frame of another registration")
-                self._heard_at = now
                 with self._lock:
                     message = stream.receive(envelope, now)
             except PeerProtocolError:
@@ -421,12 +419,11 @@ class Membership:
     def on_time(self, now: float) -> None:
         """Register, send heartbeats, and notice silence. `pump` is separate, because callers have a lock for it."""
         self.touched = False
-        heard_at = max(self._answered_at, self._heard_at)  # a hub that is busy with a large message is not silent
         if self._waiting and now - self._asked_at > self._wait_s():
             self._waiting = False
             self._heartbeat_at = now
             self._pacing.on_no_answer()
-            if now - heard_at > REPLY_TIMEOUT_S:
+            if now - self._answered_at > REPLY_TIMEOUT_S:
                 self._owner.on_lost()
         if now - max(self._answered_at, self._opened_at) > SILENCE_S:
             self._open_control()  # its connection may be half open, and nothing else would end that soon
@@ -434,7 +431,7 @@ class Membership:
         if not self.registered:
             if not self._waiting and not self._refused and now >= self._pacing.register_at:
                 self._register(now)
-        elif now - heard_at > SILENCE_S:
+        elif now - self._answered_at > SILENCE_S:
             self._owner.on_lost()
             self.join_again()
         elif now >= self._heartbeat_at and not self._waiting:

@@ -9,7 +9,6 @@ import pytest
 import zmq
 
 from taskmesh.core import messages as m
-from taskmesh.transport import membership
 from taskmesh.transport.loop import Loop
 from taskmesh.transport.membership import KEEPER_HEARTBEAT_S, Membership
 from taskmesh.transport.silence import HOLD_AFTER_S, Silence
@@ -289,24 +288,6 @@ def test_a_daemon_that_a_new_hub_welcomes_waits_until_its_inventory_was_read(pee
     assert peer.daemon.log[-1] == "silence"
     peer.hub.read_on()
     peer.until(lambda: peer.daemon.log[-1] == "heard", "it goes on")
-
-
-def test_a_hub_that_is_heard_on_the_lane_is_not_lost(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    lost_after_s, silence_s = 0.5, 0.8
-    monkeypatch.setattr(membership, "REPLY_TIMEOUT_S", lost_after_s)
-    monkeypatch.setattr(membership, "SILENCE_S", silence_s)
-    peer.member._patience_s = 0.1
-    peer.hub.mute = True
-    began = peer.loop.now()
-    while peer.loop.now() < began + 1.5 * silence_s:
-        heard = len(peer.daemon.log)
-        peer.hub.send(m.Revoke(9, 0, 1))
-        peer.until(lambda heard=heard: len(peer.daemon.log) > heard, "it hears the hub")  # type: ignore[misc]
-        asked = len(peer.hub.beats)
-        peer.until(lambda asked=asked: len(peer.hub.beats) > asked, "it asks again")  # type: ignore[misc]
-    assert "lost" not in peer.daemon.log
-    assert peer.hub.registrations == 1
-    peer.until(lambda: "lost" in peer.daemon.log, "it hears nothing any more")
 
 
 def test_time_in_which_the_process_was_stopped_counts_as_silence(peer: Peer) -> None:
