@@ -24,7 +24,7 @@ from .core.session import MapOwner, Session
 from .errors import AddressError, HubUnreachable, MeshClosed, RegistrationRefused, TaskmeshError
 from .futures import Future, end_error
 from .places import Place
-from .submitting import Submitter, receives
+from .submitting import Submitter, receive_here
 from .transport.curve import Credentials
 from .transport.endpoints import parse_address
 from .transport.handshake import explained
@@ -272,7 +272,7 @@ class Client:
     # ---- the receive thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        receives(is_one=True)
+        receive_here()
         try:
             self._loop.run()
         except AddressError as error:  # no files are left for another connection

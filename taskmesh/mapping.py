@@ -156,6 +156,7 @@ class MapRun:
             while True:
                 if not self._chunks:
                     if self._source.exhausted:
+                        self._sent = False  # nothing of it is out any more
                         return
                     self.feed()
                     continue

@@ -36,11 +36,14 @@ NEVER = float("inf")
 _thread = threading.local()
 
 
-def receives(is_one: bool = False) -> bool:
-    """Whether this thread is the receive thread of any mesh; `is_one`: it is from now on."""
-    if is_one:
-        _thread.receives = True
+def receives() -> bool:
+    """Whether this thread is the receive thread of any mesh."""
     return getattr(_thread, "receives", False)
+
+
+def receive_here() -> None:
+    """This thread is the receive thread of a mesh."""
+    _thread.receives = True
 
 
 class Submitter:

@@ -103,6 +103,19 @@ def test_a_function_is_known_as_long_as_a_map_of_it_may_send_more(mesh: Mesh) ->
     until(lambda: len(known) <= before + 1, "its place is gone, and that of double is left")
 
 
+def test_a_map_that_was_read_to_its_end_cancels_nothing(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[object] = []
+    monkeypatch.setattr(mesh._client, "drop", dropped.append)
+    assert list(mesh.map(double, [1, 2, 3])) == [2, 4, 6]
+    gc.collect()
+    assert not dropped
+    results = mesh.map(double, [1, 2, 3])
+    next(results)
+    del results
+    gc.collect()
+    assert len(dropped) == 1
+
+
 def test_results_are_given_out_while_later_ones_run(mesh: Mesh, tmp_path: Path) -> None:
     results = mesh.map(note_or_hold, [str(tmp_path)] * 3, ["first", "second", "held"])
     assert next(results) == "first"
